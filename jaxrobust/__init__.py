@@ -1,0 +1,40 @@
+"""How a trained network breaks from the inside: sweeps of damage to its weights, in JAX.
+
+The public names are loaded when they are first used, so that `jaxrobust --help` is instant.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "accuracy": "results",
+    "describe": "perturbations",
+    "evaluate": "engine",
+    "Evaluation": "engine",
+    "images": "data",
+    "ImageSource": "data",
+    "load": "networks.zoo",
+    "Network": "network",
+    "open_run": "results",
+    "Options": "engine",
+    "perturb": "perturbations",
+    "perturbation": "perturbations",
+    "Perturbation": "perturbations",
+    "Preprocessing": "preprocessing",
+    "SpecificationError": "errors",
+    "sweep": "engine",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxrobust' has no attribute {name!r}")
+    return getattr(import_module(f"jaxrobust.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

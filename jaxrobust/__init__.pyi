@@ -1,0 +1,18 @@
+from jaxrobust.data import ImageSource as ImageSource
+from jaxrobust.data import images as images
+from jaxrobust.engine import Evaluation as Evaluation
+from jaxrobust.engine import Options as Options
+from jaxrobust.engine import evaluate as evaluate
+from jaxrobust.engine import sweep as sweep
+from jaxrobust.errors import SpecificationError as SpecificationError
+from jaxrobust.network import Network as Network
+from jaxrobust.networks import load as load
+from jaxrobust.perturbations import Perturbation as Perturbation
+from jaxrobust.perturbations import describe as describe
+from jaxrobust.perturbations import perturb as perturb
+from jaxrobust.perturbations import perturbation as perturbation
+from jaxrobust.preprocessing import Preprocessing as Preprocessing
+from jaxrobust.results import accuracy as accuracy
+from jaxrobust.results import open_run as open_run
+
+__version__: str

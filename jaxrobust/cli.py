@@ -1,0 +1,334 @@
+"""The `jaxrobust` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from jaxrobust.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxrobust.data import ImageSource
+    from jaxrobust.network import Network
+
+NetworkArgument = Annotated[
+    Positional[str],
+    arg(metavar="NETWORK", help="a name of `list networks`, or a checkpoint folder"),
+]
+DataArgument = Annotated[
+    str, arg(metavar="SOURCE", help="where the images come from: see `list data`")
+]
+ImagesArgument = Annotated[
+    int | None,
+    arg(metavar="N", help="how many images, classes balanced", help_behavior_hint="(default: all)"),
+]
+ResizeArgument = Annotated[
+    Literal["squash", "shorter"] | None,
+    arg(
+        metavar="{squash,shorter}",
+        help="resizing before the centre crop",
+        help_behavior_hint="(default: the network's own)",
+    ),
+]
+
+
+@dataclass
+class List:
+    """Print what can be used.
+
+    Example: jaxrobust list networks
+    """
+
+    what: Positional[Literal["networks", "perturbations", "data"]]
+
+    def run(self) -> None:
+        rows = {"networks": _networks, "perturbations": _perturbations, "data": _sources}
+        _print_table(rows[self.what]())
+
+
+@dataclass
+class Evaluate:
+    """Count what an undamaged network gets right: top-1 and top-5, with intervals.
+
+    Example: jaxrobust evaluate runs/squeezenet --data folder:photographs --images 500
+    """
+
+    network: NetworkArgument
+    data: DataArgument
+    images: ImagesArgument = None
+    resize: ResizeArgument = None
+    json: Annotated[bool, arg(help="print counts as one JSON object")] = False
+
+    def run(self) -> None:
+        from jaxrobust.engine import evaluate
+
+        images = _open(self.data, self.images)
+        found = evaluate(_load(self.network, self.resize), images)
+        counts = {"images": found.images, "top1": found.top1, "top5": found.top5}
+        print(json.dumps(counts) if self.json else found)
+
+
+@dataclass
+class Sweep:
+    """Damage a network one part at a time and measure what is left of it.
+
+    Example: jaxrobust sweep runs/squeezenet --data folder:photographs --layers conv1 'fire*'
+    --strengths synapse_knockout=0:0.9:0.1 weight_noise=0:2:0.2 --seeds 5 --out runs/mine
+    """
+
+    network: NetworkArgument
+    data: DataArgument
+    out: Annotated[
+        Path, arg(metavar="DIR", help="a new folder for sweep.json, results.nc, results.csv")
+    ]
+    perturbations: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME …", help="see `list perturbations`; or an import path module:attribute"),
+    ] = ("synapse_knockout", "node_knockout", "weight_noise")
+    layers: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="LAYER …",
+            help="names and globs, each layer damaged on its own; `all`: each layer with a kernel; "
+            "GROUP=LAYER,LAYER: these together",
+        ),
+    ] = ("all",)
+    strengths: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="GRID …",
+            help="start:stop:step with both ends, or values with commas: one grid for all, or "
+            "PERTURBATION=GRID for each",
+            help_behavior_hint="(default: see `list perturbations`)",
+        ),
+    ] = ()
+    seeds: Annotated[int, arg(help="independent random draws per layer and strength")] = 5
+    images: ImagesArgument = None
+    resize: ResizeArgument = None
+    root: Annotated[int, arg(help="root of all random draws")] = 0
+    block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
+    quiet: Annotated[bool, arg(help="no progress and no table")] = False
+
+    def run(self) -> None:
+        from jaxrobust.engine import resolve_perturbations, resolve_strengths, sweep
+        from jaxrobust.results import check_new_run
+
+        folder = check_new_run(self.out)
+        strengths = _strengths(self.strengths)
+        resolve_strengths(resolve_perturbations(self.perturbations), strengths)
+        images = _open(self.data, self.images)
+        network = _load(self.network, self.resize)
+        try:
+            with _progress(len(images), self.quiet) as report:
+                result = sweep(
+                    network,
+                    images,
+                    perturbations=self.perturbations,
+                    layers=_layers(self.layers),
+                    strengths=strengths,
+                    seeds=self.seeds,
+                    root=self.root,
+                    block=self.block,
+                    run_dir=folder,
+                    report=report,
+                )
+        except KeyboardInterrupt:
+            done = f"what was done is in {folder}" if folder.exists() else "nothing was done yet"
+            print(f"\njaxrobust: interrupted: {done}", file=sys.stderr)
+            raise SystemExit(130) from None
+        if not self.quiet:
+            _print_summary(result)
+            print(
+                f"results: {folder}/results.nc (xarray), {folder}/results.csv, {folder}/sweep.json"
+            )
+
+
+@dataclass
+class Port:
+    """Turn a weight file into a checkpoint that the other commands take.
+
+    Example: jaxrobust port squeezenet-1.1-caffe squeezenet-1.1-caffe.npz --out runs/squeezenet
+    """
+
+    network: Annotated[Positional[str], arg(metavar="NETWORK", help="a name of `list networks`")]
+    file: Annotated[Positional[Path], arg(metavar="FILE", help="the weight file")]
+    out: Annotated[Path, arg(metavar="DIR", help="the folder to write")]
+
+    def run(self) -> None:
+        from jaxrobust.networks.port import port
+
+        print(port(self.network, self.file, self.out))
+
+
+Command = (
+    Annotated[List, subcommand("list")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Port, subcommand("port")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command; bad input ends it with one line and exit status 2."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="jaxrobust",
+        description="Measures how a trained network breaks from the inside.",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    try:
+        command.run()
+    except (SpecificationError, FileNotFoundError) as error:
+        print(f"jaxrobust: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _load(name: str, resize: str | None) -> Network:
+    from jaxrobust.networks.zoo import load
+
+    network = load(name)
+    if resize is None:
+        return network
+    return replace(network, preprocessing=replace(network.preprocessing, mode=resize))
+
+
+def _open(source: str, count: int | None) -> ImageSource:
+    from jaxrobust.data import images
+
+    found = images(source)
+    if count is not None and not 1 <= count <= len(found):
+        raise SpecificationError(f"--images {count}: {source} has {len(found):,} images")
+    return found[:count]
+
+
+def _layers(texts: Sequence[str]) -> Any:
+    """Layer arguments as a selector: `GROUP=LAYER,LAYER` or names and globs."""
+    groups = [text for text in texts if "=" in text]
+    if not groups:
+        return list(texts)
+    if len(groups) < len(texts):
+        raise SpecificationError("--layers: either all of the form GROUP=LAYER,LAYER, or none")
+    return {name: names.split(",") for name, _, names in (text.partition("=") for text in groups)}
+
+
+def _strengths(texts: Sequence[str]) -> str | Mapping[str, str] | None:
+    """Strength arguments: one grid, or `PERTURBATION=GRID` each, or none."""
+    if not texts:
+        return None
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    if not all("=" in text for text in texts):
+        raise SpecificationError("--strengths: one grid for all, or PERTURBATION=GRID for each")
+    return {name: grid for name, _, grid in (text.rpartition("=") for text in texts)}
+
+
+@contextmanager
+def _progress(images: int, quiet: bool) -> Iterator[Any]:
+    """A progress bar on stderr; gives the function that the engine reports to."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[trials]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=None, trials="", rate="")
+
+        def report(what: str, done: int, total: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(
+                task,
+                description=what,
+                completed=done,
+                total=total or None,
+                trials=f"{done // images:,}/{total // images:,} trials" if total else "",
+                rate=f"{speed:,.0f} images/s" if speed else "",
+            )
+
+        yield report
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows under a header, columns aligned; the last column is not padded."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _networks() -> list[tuple[str, ...]]:
+    from jaxrobust.networks.zoo import ZOO, packed_checkpoint
+
+    rows: list[tuple[str, ...]] = [("network", "parameters", "input", "weights", "what it is")]
+    for name, entry in ZOO.items():
+        size = "×".join(map(str, entry.blueprint.preprocessing.shape))
+        weights = "included" if packed_checkpoint(name) else f"port a {entry.weights.format} file"
+        rows.append((name, f"{entry.parameters:,}", size, weights, entry.summary))
+    return rows
+
+
+def _perturbations() -> list[tuple[str, ...]]:
+    from jaxrobust.perturbations import REGISTRY
+
+    rows: list[tuple[str, ...]] = [("perturbation", "range", "default", "what it does")]
+    for name, each in REGISTRY.items():
+        summary = each.description.split("\n")[0]
+        rows.append((name, f"{each.low:g} to {each.high:g}", each.strengths, summary))
+    return rows
+
+
+def _sources() -> list[tuple[str, ...]]:
+    from jaxrobust.data import SOURCES
+
+    return [("source", "what it is"), *((k.usage, k.summary) for k in SOURCES.values())]
+
+
+def _print_summary(result: Any) -> None:
+    """Prints the top-1 accuracy that is left per layer, near the middle of each grid."""
+    from jaxrobust.results import accuracy
+
+    cells = accuracy(result, "top1")
+    middle, header = {}, ["layer"]
+    for name in cells.perturbation.values:
+        run = cells.sel(perturbation=name)
+        strengths = run.strength.values[(run.seeds > 0).any("layer").values]
+        middle[name] = strengths[len(strengths) // 2]
+        header.append(f"{name} {middle[name]:g}")
+    rows = [header]
+    for layer in cells.layer.values:
+        row = [str(layer)]
+        for name, strength in middle.items():
+            cell = cells.sel(perturbation=name, layer=layer, strength=strength)
+            half = float(cell["high"] - cell["mean"])
+            interval = f" ± {half:.1%}" if half == half else ""
+            row.append(f"{float(cell['mean']):.1%}{interval}")
+        rows.append(row)
+    print(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
+    _print_table(rows)
+    print(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")

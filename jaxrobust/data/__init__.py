@@ -1,0 +1,22 @@
+"""Labelled images from a source string such as `tar:photographs.tar`."""
+
+from jaxrobust.data import folder, npz, tar  # each registers its source
+from jaxrobust.data.arrays import ArrayStore
+from jaxrobust.data.encoded import EncodedStore, Item
+from jaxrobust.data.registry import SOURCES, images, register
+from jaxrobust.data.source import ImageSource
+from jaxrobust.data.store import Store
+
+__all__ = [
+    "SOURCES",
+    "ArrayStore",
+    "EncodedStore",
+    "ImageSource",
+    "Item",
+    "Store",
+    "folder",
+    "images",
+    "npz",
+    "register",
+    "tar",
+]

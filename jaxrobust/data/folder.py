@@ -1,0 +1,28 @@
+"""The source `folder:PATH`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jaxrobust.data.encoded import EncodedStore, class_folders
+from jaxrobust.data.paths import existing_folder
+from jaxrobust.data.registry import register
+from jaxrobust.errors import SpecificationError
+
+
+@register("folder:PATH")
+def open_folder(path: str) -> EncodedStore:
+    """A folder with one sub-folder of image files per class."""
+    root = existing_folder(path)
+    files = [
+        f"{Path(parent).relative_to(root).as_posix()}/{name}"
+        for parent, _, names in os.walk(root, onerror=_unreadable, followlinks=True)
+        for name in names
+    ]
+    return EncodedStore(class_folders(files), lambda name: (root / name).read_bytes())
+
+
+def _unreadable(error: OSError) -> None:
+    # os.walk would leave the folder out without a word.
+    raise SpecificationError(f"cannot read {error.filename!r} ({error.strerror})") from error

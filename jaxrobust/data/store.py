@@ -1,0 +1,40 @@
+"""What a kind of source has to provide: images by number, in any fixed order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+
+class Store(ABC):
+    """All images of one source, addressed by number; `ImageSource` gives them their order.
+
+    Attributes:
+        keys: One name per image, unlike all others of its class.
+        folders: Sorted names of the class folders, or None where labels are the network's
+            class indices already.
+        labels: int32, one per image: positions in `folders`, or class indices.
+    """
+
+    keys: Sequence[str]
+    folders: tuple[str, ...] | None
+    labels: Int32[np.ndarray, " images"]
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes that stand for an image in a fingerprint."""
+
+    @abstractmethod
+    def pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        """The decoded image; called from several threads at once.
+
+        Raises:
+            SpecificationError: If the image cannot be read or decoded.
+        """
+
+    @abstractmethod
+    def describe(self, index: int) -> str:
+        """What to call the image in a message: its path, for instance."""

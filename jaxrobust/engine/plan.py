@@ -1,0 +1,162 @@
+"""How to run: batch sizes, what is held in memory, how trials are batched."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+
+from jaxrobust.hoist import Split
+from jaxrobust.layers import Layer
+from jaxrobust.perturbations import Perturbation, draw_shapes
+
+Mode = Literal["vmap", "map"]
+
+# On a CPU larger working sets only leave the caches; an accelerator wants them as large as fits.
+_CPU_WORKING_SET = 256 * 2**20
+# A kernel above this, damaged in several trials at once, costs more to lay out than it saves.
+_LARGEST_VMAPPED_LEAF = 4 * 2**20
+_MOST_TRIALS_PER_STEP = 256
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a sweep is to be run; never what it measures. None leaves the choice to the planner.
+
+    Attributes:
+        memory: bytes that the sweep may use; by default half of what is free.
+        images_per_step: images in one call of the compiled program; a multiple or a divisor of
+            the block.
+        trials_per_step: trials in one call.
+        mode: `vmap` runs the trials of a step as one batch, `map` one after the other.
+        hoist: False runs the whole network for every trial, to compare with.
+    """
+
+    memory: int | None = None
+    images_per_step: int | None = None
+    trials_per_step: int | None = None
+    mode: Mode | None = None
+    hoist: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the trials of one group of layers are run.
+
+    Attributes:
+        images_per_step, trials_per_step, mode: as in `Options`.
+        seeds_per_draw: seeds whose draws are held at once.
+        steps_per_round: steps' worth of damaged leaves that are made before the images are gone
+            through.
+        keep_residuals: the residuals of all images are held at once rather than made anew for
+            every round.
+    """
+
+    images_per_step: int
+    trials_per_step: int
+    mode: Mode
+    seeds_per_draw: int
+    steps_per_round: int
+    keep_residuals: bool
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free on the device that runs the sweep."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    try:
+        with open("/proc/meminfo") as lines:
+            amounts = dict(line.split(":") for line in lines)
+        return int(amounts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def make_plan(
+    split: Split,
+    layers: Sequence[Layer],
+    perturbations: Sequence[tuple[Perturbation, int]],
+    *,
+    images: int,
+    block: int,
+    seeds: int,
+    options: Options,
+) -> Plan:
+    """Plans the trials of one group of layers.
+
+    Args:
+        split: the network split at what is damaged, for a batch of one block.
+        layers: the layers of the group.
+        perturbations: each with its number of trials on this group.
+        images, block, seeds: of the specification.
+        options: what the user has fixed.
+    """
+    memory = options.memory or free_memory() // 2
+    target = memory // 2
+    if jax.default_backend() == "cpu":
+        target = min(target, _CPU_WORKING_SET)
+    sizes = [
+        leaf.size * leaf.dtype.itemsize for layer in layers for leaf in layer.leaves if leaf.shape
+    ]
+    mode = options.mode or _mode(layers, max(sizes, default=0))
+    per_trial = max(sum(sizes), 1)
+
+    # Everything that grows with trials × images, for one of each.
+    per_image = max(split.suffix_peak_bytes / block, 1)
+    together = max(int(target / per_image), 1)
+    counts = [trials for _, trials in perturbations]
+    if mode == "map":
+        images_per_step = options.images_per_step or _whole_blocks(together, block, images)
+        trials = max(1, min(memory // 8 // per_trial, 8, max(counts)))
+    else:
+        images_per_step = options.images_per_step or _whole_blocks(
+            min(together, block), block, images
+        )
+        fit = max(1, together // images_per_step)
+        trials = max(1, min(fit, memory // 8 // per_trial, _MOST_TRIALS_PER_STEP, max(counts)))
+        trials = _least_padding(counts, trials)
+    trials = options.trials_per_step or trials
+
+    noise = max((_noise_bytes(p, layers) for p, _ in perturbations), default=0)
+    return Plan(
+        images_per_step=images_per_step,
+        trials_per_step=trials,
+        mode=mode,
+        seeds_per_draw=max(1, min(seeds, int(memory // 8 // max(noise, 1)))),
+        steps_per_round=max(1, memory // 8 // (per_trial * trials)),
+        keep_residuals=split.residual_bytes / block * images <= memory / 4,
+    )
+
+
+def _mode(layers: Sequence[Layer], largest: int) -> Mode:
+    """Batching more than one kernel turns later convolutions into slow grouped ones."""
+    kernels = sum(leaf.role == "kernel" for layer in layers for leaf in layer.leaves)
+    twice = any(layer.uses > 1 or layer.loop is not None for layer in layers)
+    return "map" if kernels > 1 or twice or largest > _LARGEST_VMAPPED_LEAF else "vmap"
+
+
+def _whole_blocks(fit: int, block: int, images: int) -> int:
+    """The most images, at most `fit`, that are whole blocks or an equal part of one."""
+    if fit >= block:
+        return min(fit // block, -(-images // block)) * block
+    return max(part for part in range(1, block + 1) if block % part == 0 and part <= fit)
+
+
+def _least_padding(counts: Sequence[int], most: int) -> int:
+    """The step width, at least half of `most`, that pads the given numbers of trials least."""
+    return min(
+        range(max(1, most // 2), most + 1),
+        key=lambda width: (sum(-(-n // width) * width for n in counts), -width),
+    )
+
+
+def _noise_bytes(perturbation: Perturbation, layers: Sequence[Layer]) -> int:
+    if perturbation.draw is None:
+        return 0
+    drawn = [draw_shapes(perturbation, layer) for layer in layers]
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(drawn))

@@ -1,0 +1,224 @@
+"""What to run: the specification of a sweep, checked, hashable and serialisable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from jaxrobust.errors import SpecificationError
+from jaxrobust.layers import Layer, Selector, select, unknown
+from jaxrobust.network import PRECISION, Network
+from jaxrobust.networks.fingerprint import fingerprint
+from jaxrobust.perturbations import Perturbation, decimal, draw_shapes, find
+
+DEFAULT_BLOCK = 50
+BUILT_IN_METRICS = ("top1", "top5", "changed", "loss")
+
+Metric = Callable[[Any, Any, Any], Any]
+Grid = str | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A sweep's identity: equal specifications give equal results.
+
+    Attributes:
+        network: the network's name.
+        parameters: fingerprint of its parameters.
+        data: the data source's string.
+        data_fingerprint: fingerprint of exactly these images and labels.
+        images: how many images.
+        block: consecutive images that are counted together.
+        layers: group name and the layers that it damages together, in order.
+        strengths: perturbation and its strengths, as decimal strings, ascending.
+        import_paths: perturbation and the import path of one that isn't built in.
+        seeds: how many random draws, with indices 0 … seeds - 1.
+        root: the root of all random keys.
+        metrics: names of the user's own metrics.
+        precision: of matrix products and convolutions.
+    """
+
+    network: str
+    parameters: str
+    data: str
+    data_fingerprint: str
+    images: int
+    block: int
+    layers: tuple[tuple[str, tuple[str, ...]], ...]
+    strengths: tuple[tuple[str, tuple[str, ...]], ...]
+    import_paths: tuple[tuple[str, str], ...]
+    seeds: int
+    root: int
+    metrics: tuple[str, ...]
+    precision: str = PRECISION
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the images make, the last one perhaps not full."""
+        return -(-self.images // self.block)
+
+    @cached_property
+    def grid(self) -> tuple[Decimal, ...]:
+        """All strengths of all perturbations, ascending."""
+        return tuple(sorted({Decimal(s) for _, strengths in self.strengths for s in strengths}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json`."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Specification:
+        """The inverse of `to_json`, after a round trip through `json`."""
+
+        def frozen(value: Any) -> Any:
+            return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+        return Specification(**{name: frozen(value) for name, value in values.items()})
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON form, in hexadecimal."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_grid(text: str) -> list[Decimal]:
+    """Reads `start:stop:step`, both ends included, or strengths separated by commas.
+
+    Raises:
+        SpecificationError: anything else, or a step that doesn't lead from start to stop.
+
+    Example:
+        >>> [float(s) for s in parse_grid("0:0.9:0.3")], [float(s) for s in parse_grid("0.1,0.7")]
+        ([0.0, 0.3, 0.6, 0.9], [0.1, 0.7])
+    """
+    if ":" not in text:
+        return [decimal(part) for part in text.split(",")]
+    parts = [decimal(part) for part in text.split(":")]
+    if len(parts) != 3:
+        raise SpecificationError(f"strengths {text!r}: start:stop:step is needed, as in 0:0.9:0.1")
+    start, stop, step = parts
+    steps = (stop - start) / step if step else Decimal(-1)
+    if steps < 0 or steps != int(steps):
+        raise SpecificationError(
+            f"strengths {text!r}: steps of {step} do not lead from {start} to {stop}"
+        )
+    if steps > 10_000:
+        raise SpecificationError(f"strengths {text!r}: {int(steps) + 1} strengths; at most 10001")
+    return [start + index * step for index in range(int(steps) + 1)]
+
+
+def resolve_strengths(
+    perturbations: Sequence[Perturbation], strengths: Grid | Mapping[str, Grid] | None
+) -> dict[str, tuple[Decimal, ...]]:
+    """The strengths of each perturbation, ascending, each within its range.
+
+    Args:
+        perturbations: those that the sweep runs.
+        strengths: one grid for all, a grid for each by name (a perturbation that isn't named
+            keeps its default), or None for the defaults.
+
+    Raises:
+        SpecificationError: a strength outside the range, a name that isn't swept, an empty grid.
+    """
+    by_name = {p.name: p for p in perturbations}
+    if isinstance(strengths, Mapping):
+        for name in strengths:
+            if name not in by_name:
+                raise SpecificationError(unknown("perturbation in strengths", name, by_name))
+    resolved = {}
+    for name, perturbation in by_name.items():
+        grid = strengths.get(name) if isinstance(strengths, Mapping) else strengths
+        grid = perturbation.strengths if grid is None else grid
+        values = parse_grid(grid) if isinstance(grid, str) else [decimal(s) for s in grid]
+        if not values:
+            raise SpecificationError(f"no strengths for {name}")
+        for value in values:
+            perturbation.check(value)
+        resolved[name] = tuple(sorted(set(values)))
+    return resolved
+
+
+def resolve_perturbations(wanted: Sequence[str | Perturbation]) -> list[Perturbation]:
+    """The perturbations of a sweep, each once.
+
+    Raises:
+        SpecificationError: an unknown one, one named twice, none.
+    """
+    wanted = [wanted] if isinstance(wanted, str | Perturbation) else wanted
+    found = [find(each) for each in wanted]
+    names = [each.name for each in found]
+    if not found:
+        raise SpecificationError("no perturbations were asked for")
+    if len(set(names)) < len(names):
+        raise SpecificationError(f"a perturbation is named twice: {', '.join(names)}")
+    return found
+
+
+def specify(
+    network: Network,
+    images: Any,
+    *,
+    perturbations: Sequence[Perturbation],
+    layers: Selector,
+    strengths: Mapping[str, Sequence[Decimal]],
+    seeds: int,
+    root: int,
+    block: int,
+    metrics: Sequence[str],
+) -> Specification:
+    """Checks that a sweep can be run as asked, and writes down what it is.
+
+    Args:
+        network, images, layers, seeds, root, block: as for `jaxrobust.sweep`; the labels of the
+            images are indices of the network's classes.
+        perturbations: from `resolve_perturbations`.
+        strengths: from `resolve_strengths`.
+        metrics: names of the user's own metrics.
+
+    Raises:
+        SpecificationError: anything that would fail later.
+    """
+    for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
+        if not isinstance(value, int) or not least <= value < 2**32:
+            raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
+    for name in metrics:
+        if name in (*BUILT_IN_METRICS, "images", "nonfinite") or name.startswith("clean_"):
+            raise SpecificationError(f"metric {name!r}: that name is taken by a built-in one")
+    if len(images) == 0:
+        raise SpecificationError(f"no images in {images.name}")
+    groups = select(network.layers, layers)
+    for perturbation in perturbations:
+        for members in groups.values():
+            _check_fits(perturbation, [network.layers[name] for name in members])
+    return Specification(
+        network=network.name,
+        parameters=fingerprint(network.params),
+        data=images.name,
+        data_fingerprint=images.fingerprint(),
+        images=len(images),
+        block=block,
+        layers=tuple(groups.items()),
+        strengths=tuple((name, tuple(map(str, s))) for name, s in strengths.items()),
+        import_paths=tuple((p.name, p.import_path) for p in perturbations if p.import_path),
+        seeds=seeds,
+        root=root,
+        metrics=tuple(metrics),
+    )
+
+
+def _check_fits(perturbation: Perturbation, layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        amounts = perturbation.amount(layer, decimal(perturbation.high))
+        touched = {leaf.path for leaf in perturbation.leaves(layer)}
+        if set(amounts) != touched:
+            raise SpecificationError(
+                f"{perturbation.name} on {layer.name}: amounts for {sorted(amounts)}, "
+                f"but it touches {sorted(touched)}"
+            )
+        draw_shapes(perturbation, layer)

@@ -1,0 +1,227 @@
+"""`sweep` and `evaluate`: from a network and images to a labelled result."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxrobust.engine.clean import Images, evaluate_clean
+from jaxrobust.engine.plan import Options
+from jaxrobust.engine.run import Report, run
+from jaxrobust.engine.spec import (
+    DEFAULT_BLOCK,
+    Grid,
+    Metric,
+    Specification,
+    resolve_perturbations,
+    resolve_strengths,
+    specify,
+)
+from jaxrobust.engine.state import State
+from jaxrobust.errors import SpecificationError
+from jaxrobust.layers import Selector
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+from jaxrobust.results import check_new_run, make_dataset, sum_blocks, write_run
+from jaxrobust.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def sweep(
+    network: Network,
+    images: Any,
+    *,
+    perturbations: Sequence[str | Perturbation] = (
+        "synapse_knockout",
+        "node_knockout",
+        "weight_noise",
+    ),
+    layers: Selector = "all",
+    strengths: Grid | Mapping[str, Grid] | None = None,
+    seeds: int = 5,
+    root: int = 0,
+    block: int = DEFAULT_BLOCK,
+    metrics: Mapping[str, Metric] | None = None,
+    run_dir: str | Path | None = None,
+    blocks: bool = False,
+    options: Options | None = None,
+    report: Report = lambda what, done, total: None,
+) -> xarray.Dataset:
+    """Damages a network one part at a time and measures what is left of it.
+
+    Args:
+        network: what is damaged.
+        images: a data source, or a slice of one.
+        perturbations: names, import paths `module:attribute`, or `Perturbation` objects.
+        layers: "all" (each layer with a kernel of rank 2 or more), names, globs, or a mapping
+            from a group's name to layers that are damaged together.
+        strengths: a grid for all perturbations (numbers, or `start:stop:step` with both ends),
+            a mapping from a perturbation's name to its grid, or None for the default grids.
+        seeds: independent random draws per cell, with indices 0 … seeds - 1.
+        root: the root of all random keys.
+        block: consecutive images that are counted together.
+        metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
+            user's own, traced by JAX.
+        run_dir: a new folder for `sweep.json`, `results.nc` and `results.csv`; what is done when
+            the sweep is interrupted is written there too.
+        blocks: keep the dimension `block` in the result.
+        options: how to run it; never changes what is measured.
+        report: called with what is being done, trial-images done and all of them.
+
+    Returns:
+        A dataset with the dimensions perturbation, layer, strength and seed: per trial the counts
+        `images`, `top1`, `top5`, `changed`, `nonfinite`, the sum `loss` and those of the user's
+        metrics; the same of the undamaged network as `clean_…`.
+
+    Raises:
+        SpecificationError: anything that cannot be run as asked, before any long work starts.
+    """
+    folder = None if run_dir is None else check_new_run(run_dir)
+    chosen = resolve_perturbations(perturbations)
+    grids = resolve_strengths(chosen, strengths)
+    metrics, options = dict(metrics or {}), options or Options()
+    source = images.with_classes(network.class_names, network.classes)
+    spec = specify(
+        network,
+        source,
+        perturbations=chosen,
+        layers=layers,
+        strengths=grids,
+        seeds=seeds,
+        root=root,
+        block=block,
+        metrics=list(metrics),
+    )
+    report("decoding images", 0, 0)
+    decoded = Images.decode(network, source)
+    plans: list[dict[str, Any]] = []
+    state = State.empty(spec)
+    finished = False
+    try:
+        run(
+            network,
+            decoded,
+            spec,
+            chosen,
+            state,
+            metrics=metrics,
+            options=options,
+            report=report,
+            plans=plans,
+        )
+        finished = True
+    finally:
+        result = _label(spec, state, finished)
+        if folder is not None:
+            write_run(folder, result, _record(spec, plans, finished))
+    return result if blocks else sum_blocks(result)
+
+
+def _label(spec: Specification, state: State, finished: bool) -> xarray.Dataset:
+    coordinates = {
+        "perturbation": [name for name, _ in spec.strengths],
+        "layer": [name for name, _ in spec.layers],
+        "strength": [float(strength) for strength in spec.grid],
+    }
+    attributes = {
+        "network": spec.network,
+        "data": spec.data,
+        "specification": spec.hash,
+        "finished": int(finished),
+    }
+    return make_dataset(state.trials, state.clean, coordinates, attributes)
+
+
+def _record(spec: Specification, plans: list[dict[str, Any]], finished: bool) -> dict[str, Any]:
+    versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
+    versions["python"] = platform.python_version()
+    device = jax.devices()[0]
+    return {
+        "specification": spec.to_json(),
+        "hash": spec.hash,
+        "finished": finished,
+        "plan": plans,
+        "versions": versions,
+        "device": {"platform": device.platform, "kind": device.device_kind},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well an undamaged network does.
+
+    Attributes:
+        images: how many were seen.
+        top1, top5, nonfinite: how many of them were right, or had a logit that isn't finite.
+        loss: mean cross entropy in nats, over images with finite logits.
+        top1_interval, top5_interval: Wilson's 95 % interval of the proportion.
+    """
+
+    images: int
+    top1: int
+    top5: int
+    nonfinite: int
+    loss: float
+    top1_interval: tuple[float, float]
+    top5_interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        def line(name: str, hits: int, interval: tuple[float, float]) -> str:
+            low, high = interval
+            share = f"{hits / self.images:7.2%}  ({low:.2%} to {high:.2%})"
+            return f"{name}  {share}  {hits:,} of {self.images:,} images"
+
+        lines = [line("top-1", self.top1, self.top1_interval)]
+        lines.append(line("top-5", self.top5, self.top5_interval))
+        lines.append(f"loss   {self.loss:.4f} nats")
+        if self.nonfinite:
+            lines.append(f"{self.nonfinite:,} images with a logit that is not finite")
+        return "\n".join([*lines, "intervals: Wilson, 95 %, over images like these"])
+
+
+def evaluate(network: Network, images: Any, *, block: int = DEFAULT_BLOCK) -> Evaluation:
+    """Counts what the undamaged network gets right.
+
+    Args:
+        network: any network.
+        images: a data source, or a slice of one.
+        block: images per batch.
+
+    Raises:
+        SpecificationError: labels or images that don't fit the network, no images.
+    """
+    if len(images) == 0:
+        raise SpecificationError(f"no images in {images.name}")
+    source = images.with_classes(network.class_names, network.classes)
+    sums = evaluate_clean(network, Images.decode(network, source), block, {}).sums
+    total = {name: values.sum(dtype=float) for name, values in sums.items()}
+    seen = int(total["images"])
+
+    def interval(hits: float) -> tuple[float, float]:
+        low, high = wilson_interval(hits, seen)
+        return float(low), float(high)
+
+    return Evaluation(
+        images=seen,
+        top1=int(total["top1"]),
+        top5=int(total["top5"]),
+        nonfinite=int(total["nonfinite"]),
+        loss=float(total["loss"] / max(seen - total["nonfinite"], 1)),
+        top1_interval=interval(total["top1"]),
+        top5_interval=interval(total["top5"]),
+    )

@@ -1,0 +1,180 @@
+"""Splitting a network into the part that damage cannot reach and the part that it can.
+
+Every equation of the traced network belongs to one of three classes: it depends on parameters
+only (`shared`, computed once per network), on the images but on no damaged leaf (`prefix`, once
+per batch of images), or on a damaged leaf (`suffix`, once per trial).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxrobust.jaxprs import (
+    Equation,
+    Program,
+    dependents,
+    needed,
+    operations,
+    peak_bytes,
+    run,
+    size_in_bytes,
+)
+from jaxrobust.layers import leaf_paths
+from jaxrobust.network import Network
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A network cut at the leaves that are damaged, for one batch size.
+
+    The three methods are pure and meant to be jitted; composed they are the network:
+
+        shared = split.shared(params)
+        residuals = split.prefix(params, shared, images)
+        logits = split.suffix({path: leaf}, params, shared, residuals)
+
+    Attributes:
+        program: the traced network.
+        paths: the path of every parameter leaf.
+        damaged: paths of the damaged leaves.
+        derived: variables that depend on parameters only and cross into prefix or suffix.
+        residuals: variables that depend on images and that the suffix reads.
+        shared_equations, prefix_equations, suffix_equations: the three classes; cheap expansions
+            of parameters are made where they are read, and so can stand in two of them.
+    """
+
+    program: Program
+    paths: tuple[str, ...]
+    damaged: tuple[str, ...]
+    derived: tuple[int, ...]
+    residuals: tuple[int, ...]
+    shared_equations: tuple[Equation, ...]
+    prefix_equations: tuple[Equation, ...]
+    suffix_equations: tuple[Equation, ...]
+
+    @cached_property
+    def _variables(self) -> dict[str, int]:
+        return dict(zip(self.paths, self.program.parameters, strict=True))
+
+    def _parameters(self, params: Any) -> dict[int, Any]:
+        leaves = jax.tree.leaves(params)
+        return dict(zip(self.program.parameters, leaves, strict=True)) | self.program.constants
+
+    def shared(self, params: Any) -> list[Array]:
+        """What prefix and suffix need and depends on parameters only."""
+        return run(self.shared_equations, self._parameters(params), self.derived)
+
+    def prefix(
+        self, params: Any, shared: list[Array], images: Float[Array, "images h w c"]
+    ) -> list[Array]:
+        """What the suffix reads of the undamaged network's values on these images."""
+        values = self._parameters(params) | dict(zip(self.derived, shared, strict=True))
+        values[self.program.images] = images
+        return run(self.prefix_equations, values, self.residuals)
+
+    def suffix(
+        self, damaged: Mapping[str, Array], params: Any, shared: list[Array], residuals: list[Array]
+    ) -> Float[Array, "images classes"]:
+        """The logits with the damaged leaves in place."""
+        values = self._parameters(params) | dict(zip(self.derived, shared, strict=True))
+        values |= dict(zip(self.residuals, residuals, strict=True))
+        values |= {self._variables[path]: leaf for path, leaf in damaged.items()}
+        return run(self.suffix_equations, values, [self.program.output])[0]
+
+    @property
+    def residual_bytes(self) -> int:
+        """Bytes of the residuals of one batch."""
+        return sum(size_in_bytes(self.program.shapes[v]) for v in self.residuals)
+
+    @property
+    def suffix_peak_bytes(self) -> int:
+        """An upper estimate of the bytes of the suffix's intermediate values, per trial."""
+        given = {*self.program.parameters, *self.program.constants, *self.derived, *self.residuals}
+        shapes, output = self.program.shapes, self.program.output
+        return peak_bytes(self.suffix_equations, shapes, given, [output])
+
+    @property
+    def suffix_operations(self) -> int:
+        """Floating-point operations of the suffix on one batch, per trial."""
+        return operations(self.suffix_equations, self.program.shapes)
+
+    @property
+    def prefix_operations(self) -> int:
+        """Floating-point operations of the prefix on one batch."""
+        return operations(self.prefix_equations, self.program.shapes)
+
+
+def split(network: Network, damaged: Collection[str], images: int, *, hoist: bool = True) -> Split:
+    """Splits a network for damage to some of its leaves.
+
+    Args:
+        network: any network; chains, skip connections and branches split alike.
+        damaged: paths of the leaves that will be damaged.
+        images: the batch size for which the parts are made.
+        hoist: False puts everything that depends on images into the suffix: the plain forward
+            pass, to compare with.
+    """
+    program = network.program(images)
+    paths = tuple(leaf_paths(network.params))
+    variables = dict(zip(paths, program.parameters, strict=True))
+    equations = program.equations
+
+    touched = {variables[path] for path in damaged}
+    if not hoist:
+        touched.add(program.images)
+    in_suffix = dependents(equations, touched)
+    from_images = dependents(equations, [program.images]) - in_suffix
+
+    suffix = [e for e in equations if in_suffix.intersection(e.outputs)]
+    suffix, read = _with_expansions(program, suffix, in_suffix | from_images)
+    residuals = {v for v in (*read, program.output) if v in from_images}
+    if not hoist:
+        residuals.add(program.images)
+    prefix = needed([e for e in equations if from_images.intersection(e.outputs)], residuals)
+    prefix, read_before = _with_expansions(program, prefix, in_suffix | from_images)
+
+    given = {*program.parameters, *program.constants, *in_suffix, *from_images}
+    derived = sorted({*read, *read_before} - given)
+    return Split(
+        program=program,
+        paths=paths,
+        damaged=tuple(damaged),
+        derived=tuple(derived),
+        residuals=tuple(sorted(residuals)),
+        shared_equations=needed(equations, derived),
+        prefix_equations=tuple(prefix),
+        suffix_equations=tuple(suffix),
+    )
+
+
+def _with_expansions(
+    program: Program, chosen: Iterable[Equation], outside: Collection[int]
+) -> tuple[list[Equation], set[int]]:
+    """Adds the equations that only spread parameters out, and collects what is then read.
+
+    A broadcast bias or a constant plane is larger than what it is made of: it is made again where
+    it is read rather than stored.
+    """
+    makers = {v: e for e in program.equations for v in e.outputs}
+    keep = {id(equation) for equation in chosen}
+    read = {v for equation in chosen for v in equation.reads}
+    pending = list(read)
+    while pending:
+        variable = pending.pop()
+        maker = makers.get(variable)
+        if maker is None or variable in outside or id(maker) in keep:
+            continue
+        if maker.primitive in ("broadcast_in_dim", "iota"):
+            keep.add(id(maker))
+            pending += set(maker.reads) - read
+            read.update(maker.reads)
+    made = {v for e in program.equations if id(e) in keep for v in e.outputs}
+    return [e for e in program.equations if id(e) in keep], read - made

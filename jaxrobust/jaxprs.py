@@ -1,0 +1,251 @@
+"""Flat programs out of jaxprs: trace, inline nested calls, find dependencies, run parts.
+
+A `Program` is a straight list of equations over numbered variables. Calls nested in a jaxpr
+(jit, custom derivatives, remat) are inlined, so that a later pass sees every equation; loops and
+conditionals stay one equation each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+# The parameter of a call equation that holds the jaxpr it calls, by primitive name (the names of
+# one primitive differ between JAX versions).
+_CALLED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One primitive applied to variables: inputs are variable numbers or literals."""
+
+    source: JaxprEqn
+    inputs: tuple[int | Literal, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def primitive(self) -> str:
+        return self.source.primitive.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.source.params
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The variables among the inputs."""
+        return tuple(i for i in self.inputs if isinstance(i, int))
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A function of parameter leaves and one batch of images, as a flat list of equations.
+
+    Attributes:
+        equations: in order of execution; only those that the output needs.
+        parameters: the variable of each parameter leaf, in the order of `jax.tree.leaves`.
+        images: the variable of the image batch.
+        output: the variable of the result.
+        constants: arrays that the traced function closed over, by variable.
+        shapes: shape and dtype of every variable.
+    """
+
+    equations: tuple[Equation, ...]
+    parameters: tuple[int, ...]
+    images: int
+    output: int
+    constants: dict[int, Any]
+    shapes: dict[int, jax.ShapeDtypeStruct]
+
+
+def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program:
+    """Traces `apply(params, images)` into a flat program.
+
+    Args:
+        apply: a pure function of a parameter pytree and an image batch that returns one array.
+        params: the pytree; only shapes and dtypes are used.
+        images: shape and dtype of the batch.
+
+    Raises:
+        TypeError: if `apply` returns anything but one array.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    closed, result = jax.make_jaxpr(
+        lambda leaves, images: apply(jax.tree.unflatten(structure, leaves), images),
+        return_shape=True,
+    )([_abstract(leaf) for leaf in leaves], images)
+    if not hasattr(result, "shape"):
+        raise TypeError(
+            f"a network returns one array of logits; this one returned {jax.tree.structure(result)}"
+        )
+    flat = _Inliner()
+    inputs = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
+    (output,) = flat.inline(closed.jaxpr, flat.constant(closed.consts), inputs)
+    if isinstance(output, Literal):
+        raise TypeError("a network's logits must depend on its input; these are one constant")
+    return Program(
+        equations=needed(flat.equations, [output]),
+        parameters=tuple(inputs[:-1]),
+        images=inputs[-1],
+        output=output,
+        constants=flat.constants,
+        shapes=flat.shapes,
+    )
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    leaf = leaf if hasattr(leaf, "dtype") else jax.numpy.asarray(leaf)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+class _Inliner:
+    """Numbers variables and copies equations into one list while it descends into calls."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+        self.constants: dict[int, Any] = {}
+        self.shapes: dict[int, jax.ShapeDtypeStruct] = {}
+
+    def new(self, aval: Any) -> int:
+        number = len(self.shapes)
+        self.shapes[number] = jax.ShapeDtypeStruct(
+            getattr(aval, "shape", ()), getattr(aval, "dtype", jax.numpy.float32)
+        )
+        return number
+
+    def constant(self, values: Iterable[Any]) -> list[int]:
+        numbers = []
+        for value in values:
+            numbers.append(self.new(jax.typeof(value)))
+            self.constants[numbers[-1]] = value
+        return numbers
+
+    def inline(
+        self, jaxpr: Jaxpr, constants: Sequence[int], inputs: Sequence[int | Literal]
+    ) -> list[int | Literal]:
+        names: dict[Any, int | Literal] = dict(zip(jaxpr.constvars, constants, strict=True))
+        names |= zip(jaxpr.invars, inputs, strict=True)
+
+        def read(atom: Any) -> int | Literal:
+            return atom if isinstance(atom, Literal) else names[atom]
+
+        for equation in jaxpr.eqns:
+            arguments = [read(atom) for atom in equation.invars]
+            called = equation.params.get(_CALLED.get(equation.primitive.name, ""))
+            if isinstance(called, ClosedJaxpr):
+                results = self.inline(called.jaxpr, self.constant(called.consts), arguments)
+            elif isinstance(called, Jaxpr):
+                results = self.inline(called, (), arguments)
+            else:
+                results = [self.new(variable.aval) for variable in equation.outvars]
+                self.equations.append(Equation(equation, tuple(arguments), tuple(results)))
+            names |= zip(equation.outvars, results, strict=True)
+        return [read(atom) for atom in jaxpr.outvars]
+
+
+def needed(equations: Sequence[Equation], wanted: Iterable[int]) -> tuple[Equation, ...]:
+    """The equations, in their order, on which the wanted variables depend."""
+    live = set(wanted)
+    kept = []
+    for equation in reversed(equations):
+        if live.intersection(equation.outputs):
+            live.update(equation.reads)
+            kept.append(equation)
+    return tuple(reversed(kept))
+
+
+def dependents(equations: Iterable[Equation], roots: Iterable[int]) -> set[int]:
+    """The roots and every variable that depends on one of them."""
+    reached = set(roots)
+    for equation in equations:
+        if reached.intersection(equation.reads):
+            reached.update(equation.outputs)
+    return reached
+
+
+def run(
+    equations: Iterable[Equation], values: Mapping[int, Any], wanted: Sequence[int]
+) -> list[Any]:
+    """Executes equations under the present transformation (jit, vmap, …).
+
+    Args:
+        equations: in order of execution.
+        values: the array of every variable that the equations read and do not make.
+        wanted: the variables to return.
+    """
+    environment = dict(values)
+    for equation in equations:
+        source = equation.source
+        arguments = [
+            environment[atom] if isinstance(atom, int) else atom.val for atom in equation.inputs
+        ]
+        with source.ctx.manager:
+            result = source.primitive.bind(
+                *arguments, **source.primitive.get_bind_params(source.params)
+            )
+        results = result if source.primitive.multiple_results else [result]
+        environment.update(zip(equation.outputs, results, strict=True))
+    return [environment[variable] for variable in wanted]
+
+
+def size_in_bytes(shape: jax.ShapeDtypeStruct) -> int:
+    return math.prod(shape.shape) * jax.numpy.dtype(shape.dtype).itemsize
+
+
+def peak_bytes(
+    equations: Sequence[Equation],
+    shapes: Mapping[int, jax.ShapeDtypeStruct],
+    inputs: Collection[int],
+    wanted: Collection[int],
+) -> int:
+    """The most bytes of intermediate values alive at one time, inputs not counted.
+
+    An estimate from above: the compiler fuses element-wise chains and reuses buffers.
+    """
+    last_read = {v: position for position, e in enumerate(equations) for v in e.reads}
+    last_read |= dict.fromkeys(wanted, len(equations))
+    alive = peak = 0
+    for position, equation in enumerate(equations):
+        alive += sum(size_in_bytes(shapes[v]) for v in equation.outputs)
+        peak = max(peak, alive)
+        ended = set(equation.reads) | set(equation.outputs)
+        alive -= sum(
+            size_in_bytes(shapes[v])
+            for v in ended
+            if v not in inputs and last_read.get(v, position) <= position
+        )
+    return peak
+
+
+def operations(equations: Iterable[Equation], shapes: Mapping[int, jax.ShapeDtypeStruct]) -> int:
+    """Multiplications and additions in convolutions and matrix products (2 per multiply-add)."""
+    total = 0
+    for equation in equations:
+        if equation.primitive not in ("conv_general_dilated", "dot_general"):
+            continue
+        made = math.prod(shapes[equation.outputs[0]].shape)
+        dimensions = equation.params["dimension_numbers"]
+        operand = equation.inputs[1]
+        shape = shapes[operand].shape if isinstance(operand, int) else operand.aval.shape
+        if equation.primitive == "dot_general":
+            per_output = math.prod(shape[axis] for axis in dimensions[0][1])
+        else:
+            per_output = math.prod(shape) // shape[dimensions.rhs_spec[0]]
+        total += 2 * made * per_output
+    return total

@@ -1,0 +1,191 @@
+"""`Network`: a pure function with its parameters, layer table and preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxrobust.errors import SpecificationError
+from jaxrobust.jaxprs import Program, trace
+from jaxrobust.layers import LayerTable, layer_table, leaf_paths
+from jaxrobust.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+# On recent GPUs and TPUs the default precision of float32 products is far below float32.
+PRECISION = "highest"
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network as a pure function.
+
+    Attributes:
+        apply: `apply(params, images) -> logits`: float32 images [n, height, width, channels] to
+            logits [n, classes], for any n, each row depending on its own image only.
+        params: the parameter pytree; statistics of normalisation layers travel in it too.
+        name: what results call the network.
+        preprocessing: what turns an image into the network's input.
+        class_names: the name of each class in the order of the logits, if known; image folders
+            of these names take these indices.
+        leaves_of: layer name -> paths of its leaves (`conv1/kernel`), where paths alone don't say
+            which leaves belong together.
+        frozen: paths of leaves that are never damaged.
+        collections: the first key of every path is a Flax Linen collection.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def apply(params, images):
+        ...     return images.mean((1, 2)) @ params["dense"]["w"] + params["dense"]["b"][None]
+        >>> params = {"dense": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}}
+        >>> net = Network(apply, params, name="mean", preprocessing=Preprocessing(size=(8, 8)))
+        >>> net.layers
+        layer  leaves        entries  units  output  note
+        dense  w 3×4, b 4    16       4      4
+    """
+
+    apply: Callable[[Any, Any], Any]
+    params: Any
+    name: str = field(kw_only=True)
+    preprocessing: Preprocessing = field(kw_only=True)
+    class_names: Sequence[str] | None = field(default=None, kw_only=True)
+    leaves_of: Mapping[str, Sequence[str]] | None = field(default=None, kw_only=True)
+    frozen: Collection[str] = field(default=(), kw_only=True)
+    collections: bool = field(default=False, kw_only=True)
+
+    @staticmethod
+    def from_nnx(
+        module: Any,
+        *,
+        name: str,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str] | None = None,
+    ) -> Network:
+        """Makes a network of a Flax NNX module.
+
+        Args:
+            module: called as `module(images)`. An evaluation-mode clone of it is used; the module
+                stays as it is.
+            name, preprocessing, class_names: see `Network`.
+        """
+        from flax import nnx
+
+        module = nnx.clone(module)
+        module.eval()
+        definition, weights, random, statistics = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        state = nnx.merge_state(weights, statistics)
+        frozen = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(statistics)}
+
+        def apply(params: Any, images: Any) -> Any:
+            present = jax.tree.map(lambda leaf: leaf, state)
+            nnx.replace_by_pure_dict(present, params)
+            return nnx.merge(definition, present, random)(images)
+
+        return Network(
+            apply,
+            nnx.to_pure_dict(state),
+            name=name,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            frozen=frozen,
+        )
+
+    @staticmethod
+    def from_linen(
+        module: Any,
+        variables: Mapping[str, Any],
+        *,
+        name: str,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str] | None = None,
+        **arguments: Any,
+    ) -> Network:
+        """Makes a network of a Flax Linen module and its variables.
+
+        Args:
+            module: called as `module.apply(variables, images, **arguments)`.
+            variables: all collections, `params` among them; the others are never damaged.
+            name, preprocessing, class_names: see `Network`.
+            arguments: for the module's call, such as `train=False`.
+        """
+        variables = dict(variables)
+        return Network(
+            lambda params, images: module.apply(params, images, **arguments),
+            variables,
+            name=name,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            frozen={path for path in leaf_paths(variables) if not path.startswith("params/")},
+            collections=True,
+        )
+
+    def __post_init__(self) -> None:
+        if not callable(self.apply):
+            raise SpecificationError(f"a network needs a function, not {self.apply!r}")
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise SpecificationError(
+                f"{self.name} has {self.classes} outputs, but {len(self.class_names)} class names"
+            )
+
+    def program(self, images: int) -> Program:
+        """The network traced for a batch of that many images, at full float32 precision."""
+        if images in self._programs:
+            return self._programs[images]
+        shape = (images, *self.preprocessing.shape)
+        with jax.default_matmul_precision(PRECISION):
+            program = trace(self.apply, self.params, jax.ShapeDtypeStruct(shape, np.float32))
+        logits = program.shapes[program.output].shape
+        if len(logits) != 2 or logits[0] != images:
+            raise SpecificationError(
+                f"{self.name} turned {images} images into an array of shape {logits}: "
+                f"logits of shape ({images}, classes) are needed"
+            )
+        self._programs[images] = program
+        return program
+
+    @cached_property
+    def _programs(self) -> dict[int, Program]:
+        return {}
+
+    @cached_property
+    def classes(self) -> int:
+        """The number of classes."""
+        program = self.program(1)
+        return program.shapes[program.output].shape[1]
+
+    @cached_property
+    def layers(self) -> LayerTable:
+        """The layer table, in order of first use."""
+        return layer_table(
+            self.params,
+            self.program(1),
+            layers=self.leaves_of,
+            frozen=self.frozen,
+            collections=self.collections,
+        )
+
+    def prepare(
+        self, images: Any
+    ) -> tuple[Float[np.ndarray, "images height width channels"], Int[np.ndarray, " images"]]:
+        """Decodes and preprocesses images on the host.
+
+        Args:
+            images: a data source, or any slice of one.
+
+        Returns:
+            The network's input, float32 [n, height, width, channels], and the labels as indices
+            of the network's classes, int32 [n].
+
+        Raises:
+            SpecificationError: labels that don't fit the network's classes, images of a wrong
+                size, an image file that can't be read.
+        """
+        source = images.with_classes(self.class_names, self.classes)
+        pixels, labels = source.decode(0, len(source), self.preprocessing.crop)
+        return self.preprocessing.normalise(pixels), labels

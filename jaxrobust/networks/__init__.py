@@ -1,0 +1,1 @@
+"""Built-in networks: Flax definitions, the zoo of named networks, porting and checkpoints."""

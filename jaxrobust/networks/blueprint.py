@@ -1,0 +1,156 @@
+"""`Blueprint`: everything but the parameters that makes a network of a built-in definition."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from jaxrobust.errors import SpecificationError
+from jaxrobust.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from jaxrobust.network import Network
+
+# Only these can be named by a checkpoint, so opening a foreign one runs no foreign code.
+DEFINITIONS = {
+    "alexnet": "jaxrobust.networks.alexnet:AlexNet",
+    "squeezenet": "jaxrobust.networks.squeezenet:SqueezeNet",
+}
+CLASS_NAMES = {"imagenet": "imagenet_wordnet_ids.txt"}
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A built-in definition with its configuration, preprocessing and class names.
+
+    It imports JAX and Flax only when a module is made.
+
+    Args:
+        name: What results call the network.
+        definition: Name of the Flax definition: `alexnet` or `squeezenet`.
+        configuration: Keyword arguments of the definition that differ from its defaults, plain
+            values.
+        preprocessing: What turns an image into the network's input.
+        class_names: Name of a list of class names that the package holds (`imagenet`: the 1,000
+            WordNet ids), or None.
+
+    Raises:
+        SpecificationError: If the definition or the list of class names is unknown.
+
+    Example:
+        >>> blueprint = Blueprint("tiny", "squeezenet", {"classes": 7}, Preprocessing((64, 64)))
+        >>> blueprint.shapes()["conv10/kernel"]
+        (1, 1, 512, 7)
+    """
+
+    name: str
+    definition: str
+    configuration: Mapping[str, Any]
+    preprocessing: Preprocessing
+    class_names: str | None = None
+
+    def __post_init__(self) -> None:
+        checks = [("network definition", self.definition, DEFINITIONS)]
+        if self.class_names is not None:
+            checks.append(("list of class names", self.class_names, CLASS_NAMES))
+        for kind, asked, known in checks:
+            if asked not in known:
+                from jaxrobust.layers import unknown
+
+                raise SpecificationError(unknown(kind, asked, known))
+
+    def module(self, seed: int = 0) -> nnx.Module:
+        """Makes the Flax module, with random starting weights, in training mode.
+
+        Args:
+            seed: Seed of the starting weights.
+
+        Returns:
+            The module.
+        """
+        from flax import nnx
+
+        where, name = DEFINITIONS[self.definition].split(":")
+        definition = getattr(importlib.import_module(where), name)
+        return definition(**self.configuration, rngs=nnx.Rngs(seed))
+
+    def abstract(self) -> nnx.Module:
+        """Makes the Flax module with shapes in place of weights, so that it takes no memory."""
+        from flax import nnx
+
+        return nnx.eval_shape(self.module)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The path of every parameter (`conv1/kernel`), with its shape."""
+        import jax
+        from flax import nnx
+
+        from jaxrobust.layers import leaf_paths
+
+        params = nnx.to_pure_dict(nnx.state(self.abstract()))
+        leaves = jax.tree.leaves(params)
+        return {path: x.shape for path, x in zip(leaf_paths(params), leaves, strict=True)}
+
+    def network(self, params: Mapping[str, Any]) -> Network:
+        """Joins the definition with its parameters.
+
+        Args:
+            params: Nested dict with an array for every path in `shapes`.
+
+        Returns:
+            The network.
+        """
+        import jax
+        import jax.numpy as jnp
+        from flax import nnx
+
+        from jaxrobust.network import Network
+
+        module = self.abstract()
+        state = nnx.state(module)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, dict(params)))
+        nnx.update(module, state)
+        return Network.from_nnx(
+            module,
+            name=self.name,
+            preprocessing=self.preprocessing,
+            class_names=self.read_class_names(),
+        )
+
+    def read_class_names(self) -> tuple[str, ...] | None:
+        """The class names in the order of the logits, or None where there are none."""
+        if self.class_names is None:
+            return None
+        folder = importlib.resources.files("jaxrobust.networks")
+        return tuple((folder / CLASS_NAMES[self.class_names]).read_text("ascii").split())
+
+    def to_json(self) -> dict[str, Any]:
+        """The blueprint as plain values that JSON can hold."""
+        return {**asdict(self), "preprocessing": self.preprocessing.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Blueprint:
+        """The inverse of `to_json`.
+
+        Args:
+            values: Field names and values.
+
+        Returns:
+            The blueprint.
+
+        Raises:
+            SpecificationError: If a field is unknown or missing.
+        """
+        needed = {one.name for one in fields(cls)}
+        if set(values) != needed:
+            raise SpecificationError(
+                f"a network's description has the fields {', '.join(sorted(values))}; "
+                f"needed: {', '.join(sorted(needed))}"
+            )
+        preprocessing = Preprocessing.from_json(values["preprocessing"])
+        return cls(**{**values, "preprocessing": preprocessing})

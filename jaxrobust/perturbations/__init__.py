@@ -1,0 +1,41 @@
+"""Perturbations of a layer's parameters: `amount`, `draw`, `apply`, and a registry of them."""
+
+from jaxrobust.perturbations.base import (
+    REGISTRY,
+    Perturbation,
+    damage,
+    decimal,
+    draw,
+    draw_shapes,
+    entry_counts,
+    find,
+    perturbation,
+    scales,
+    unit_counts,
+)
+from jaxrobust.perturbations.knockout import node_knockout, synapse_knockout, unit_silencing
+from jaxrobust.perturbations.noise import weight_noise
+from jaxrobust.perturbations.perturb import Description, describe, perturb
+from jaxrobust.perturbations.resample import resample
+
+__all__ = [
+    "REGISTRY",
+    "Description",
+    "Perturbation",
+    "damage",
+    "decimal",
+    "describe",
+    "draw",
+    "draw_shapes",
+    "entry_counts",
+    "find",
+    "node_knockout",
+    "perturb",
+    "perturbation",
+    "resample",
+    "scales",
+    "synapse_knockout",
+    "unit_counts",
+    "unit_silencing",
+    "weight_noise",
+]

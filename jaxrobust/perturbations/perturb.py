@@ -1,0 +1,145 @@
+"""Damaging a network once, and saying what that does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.errors import SpecificationError
+from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
+from jaxrobust.network import Network
+from jaxrobust.perturbations.base import Perturbation, damage, decimal, draw, find
+
+
+def perturb(
+    network: Any,
+    perturbation: str | Perturbation,
+    *,
+    layer: Selector,
+    strength: float,
+    seed: Any = 0,
+    root: int = 0,
+) -> Any:
+    """Damages one layer, or several together, and returns the whole parameter pytree.
+
+    The weights are those of the same trial in a sweep with the same root, to the bit.
+
+    Args:
+        network: a `Network`, or a bare parameter pytree (roles then follow from names and rank).
+        perturbation: a name in the registry, an import path, or a `Perturbation`.
+        layer: a layer's name or a selector; all that it matches is damaged together.
+        strength: within the perturbation's range.
+        seed: the index of the random draw; may be traced (under `vmap`, say).
+        root: the root seed.
+
+    Returns:
+        A pytree like `network.params`; leaves that were not damaged are the same objects.
+
+    Raises:
+        SpecificationError: an unknown perturbation or layer, a strength outside the range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> params = {"dense": {"kernel": jnp.ones((4, 5)), "bias": jnp.ones(5)}}
+        >>> damaged = perturb(params, "synapse_knockout", layer="dense", strength=0.3)
+        >>> int(damaged["dense"]["kernel"].sum()), int(damaged["dense"]["bias"].sum())
+        (14, 4)
+    """
+    table = network.layers if isinstance(network, Network) else layer_table(network)
+    params = network.params if isinstance(network, Network) else network
+    wanted, exact = find(perturbation), decimal(strength)
+    wanted.check(exact)
+    damaged = _one_trial(_together(table, layer), wanted, exact, seed, root)
+    leaves, structure = jax.tree.flatten(params)
+    for index, path in enumerate(leaf_paths(params)):
+        leaves[index] = damaged.get(path, leaves[index])
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _together(table: LayerTable, selector: Selector) -> list[Layer]:
+    names = dict.fromkeys(name for group in select(table, selector).values() for name in group)
+    return [table[name] for name in names]
+
+
+def _one_trial(
+    layers: list[Layer], perturbation: Perturbation, strength: Decimal, seed: Any, root: int
+) -> dict[str, Any]:
+    if strength == decimal(perturbation.identity):
+        return {}
+    if isinstance(seed, int) and not 0 <= seed < 2**32:
+        raise SpecificationError(f"seed {seed}: a whole number from 0 to 2^32 - 1 is needed")
+    seeds = np.asarray([seed], np.uint32) if isinstance(seed, int) else jnp.asarray(seed)[None]
+    noise = draw(perturbation, layers, root, seeds)
+    damaged = damage(perturbation, layers, noise, np.zeros(1, np.int32), [strength])
+    return {path: leaf[0] for path, leaf in damaged.items()}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one trial does to a network; prints as a table.
+
+    Attributes:
+        title: the trial in words.
+        rows: per touched leaf: path, role, entries, amount (a count or a scale), entries that
+            differ from the undamaged ones.
+        notes: what a user should know.
+    """
+
+    title: str
+    rows: tuple[tuple[str, str, int, float, int], ...]
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        table = [("leaf", "role", "entries", "amount", "changed")]
+        for path, role, entries, amount, changed in self.rows:
+            table.append((path, role, f"{entries:,}", f"{amount:.6g}", f"{changed:,}"))
+        widths = [max(len(row[column]) for row in table) for column in range(5)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return "\n".join([self.title, *lines, *self.notes])
+
+
+def describe(
+    network: Network,
+    perturbation: str | Perturbation,
+    *,
+    layer: Selector,
+    strength: float,
+    seed: int = 0,
+    root: int = 0,
+) -> Description:
+    """Says which leaves a perturbation touches and how many of their entries it changes.
+
+    Args:
+        network, perturbation, layer, strength, seed, root: as for `perturb`.
+
+    Raises:
+        SpecificationError: as `perturb`.
+    """
+    wanted, exact = find(perturbation), decimal(strength)
+    wanted.check(exact)
+    layers = _together(network.layers, layer)
+    damaged = _one_trial(layers, wanted, exact, seed, root)
+    rows = {}
+    for each in layers:
+        amounts = wanted.amount(each, exact)
+        for leaf in wanted.leaves(each):
+            after = np.asarray(damaged.get(leaf.path, leaf.value))
+            changed = int(np.count_nonzero(after != np.asarray(leaf.value)))
+            rows[leaf.path] = (leaf.path, leaf.role, leaf.size, amounts[leaf.path], changed)
+    notes = [wanted.warning(each) for each in layers]
+    notes += [
+        f"{each.name} is used inside {each.loop}: it is damaged, but nothing is hoisted out of it"
+        for each in layers
+        if each.loop is not None
+    ]
+    names = ", ".join(each.name for each in layers)
+    title = f"{wanted.name} of {names} at strength {exact}, seed {seed}"
+    return Description(title, tuple(rows.values()), tuple(note for note in notes if note))

@@ -1,0 +1,37 @@
+"""`read_weights`: picks the reader of a weight file by the ending of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+
+from jaxrobust.errors import SpecificationError
+from jaxrobust.porting.npz import open_npz
+from jaxrobust.porting.weights import Weights
+
+READERS: dict[str, Callable[[Path], Weights]] = {".npz": open_npz}
+
+
+def read_weights(path: str | PathLike[str]) -> Weights:
+    """Opens a weight file.
+
+    Args:
+        path: The file; the ending of its name tells the format.
+
+    Returns:
+        The arrays by the names that they have in the file, each read when it is asked for.
+
+    Raises:
+        SpecificationError: If there is no such file, its format is unknown, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "not there"
+        raise SpecificationError(f"the weight file {path} is {found}")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise SpecificationError(
+            f"the weight file {path} has no known ending; possible: {', '.join(READERS)}"
+        )
+    return reader(path)

@@ -1,0 +1,195 @@
+"""The labelled result of a sweep, and run folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxrobust.errors import SpecificationError
+from jaxrobust.layers import unknown
+from jaxrobust.statistics import seed_and_image_interval, seed_interval
+
+if TYPE_CHECKING:
+    import xarray
+
+_DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
+_MEANING = {
+    "images": "images seen; 0 for a trial that was not run",
+    "top1": "images whose label has the greatest logit",
+    "top5": "images whose label is among the five greatest logits",
+    "changed": "images whose predicted class differs from the undamaged network's",
+    "nonfinite": "images with a logit that is not finite (wrong, and not in the loss)",
+    "loss": "summed cross entropy in nats, over images with finite logits",
+}
+
+
+def make_dataset(
+    trials: Mapping[str, np.ndarray],
+    clean: Mapping[str, np.ndarray],
+    coordinates: Mapping[str, list[Any]],
+    attributes: Mapping[str, Any],
+) -> xarray.Dataset:
+    """Labels the sums of a sweep.
+
+    Args:
+        trials: quantity -> sums [perturbation, layer, strength, seed, block].
+        clean: quantity -> sums of the undamaged network [block].
+        coordinates: perturbation, layer, strength -> values; seed and block count from 0.
+        attributes: of the dataset.
+    """
+    import xarray
+
+    variables = {name: (_DIMENSIONS, values.copy()) for name, values in trials.items()}
+    variables |= {f"clean_{name}": (("block",), values.copy()) for name, values in clean.items()}
+    seeds, blocks = trials["images"].shape[-2:]
+    result = xarray.Dataset(
+        variables,
+        coords={**coordinates, "seed": np.arange(seeds), "block": np.arange(blocks)},
+        attrs=dict(attributes),
+    )
+    for name in result.data_vars:
+        short = str(name).removeprefix("clean_")
+        result[name].attrs["long_name"] = _MEANING.get(short, f"summed {short}")
+    return result
+
+
+def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
+    """The same result with the sums of all blocks added, in block order."""
+    return result.sum("block", keep_attrs=True) if "block" in result.dims else result
+
+
+def accuracy(
+    result: xarray.Dataset,
+    metric: str = "top1",
+    *,
+    over: Literal["seeds", "seeds+images"] = "seeds",
+    confidence: float = 0.95,
+) -> xarray.Dataset:
+    """The mean of a metric per image, per cell, with its interval.
+
+    Args:
+        result: from `sweep` or `open_run`.
+        metric: `top1`, `top5`, `changed`, `loss` or one of the user's own.
+        over: what the interval generalises over: "seeds", random damage on exactly these images;
+            "seeds+images", also images like these (needs the result with its blocks).
+        confidence: the nominal coverage.
+
+    Returns:
+        Dims perturbation, layer, strength; variables `mean`, `low`, `high`, `std` (over seeds),
+        `seeds` and `images` (per seed), NaN where nothing was run; `clean`, the undamaged
+        network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
+
+    Raises:
+        SpecificationError: an unknown metric, or blocks that are needed and not there.
+    """
+    import xarray
+
+    known = [str(n) for n in result.data_vars if "seed" in result[n].dims]
+    metrics = [name for name in known if name not in ("images", "nonfinite")]
+    if metric not in metrics:
+        raise SpecificationError(unknown("metric", metric, metrics))
+    if over == "seeds":
+        values = per_image(sum_blocks(result), metric)
+        mean, low, high, std, seeds = seed_interval(values.values, confidence)
+        estimand = "mean over damage draws on exactly these images"
+        method = "Student-t over per-seed means"
+    elif over == "seeds+images":
+        if "block" not in result.dims:
+            raise SpecificationError(
+                'over="seeds+images" needs the blocks: sweep(..., blocks=True) or '
+                "open_run(..., blocks=True)"
+            )
+        values = per_image(result, metric)
+        mean, low, high, std, seeds = seed_and_image_interval(values.values, confidence)
+        estimand = "mean over damage draws and over images like these"
+        method = "two-way random effects (seed, block), Satterthwaite"
+    else:
+        raise SpecificationError(unknown("over", over, ("seeds", "seeds+images")))
+    summed = sum_blocks(result)
+    cells = dict(mean=mean, low=low, high=high, std=std, seeds=seeds)
+    made = xarray.Dataset(
+        {name: (_DIMENSIONS[:3], value) for name, value in cells.items()},
+        coords={name: result.coords[name] for name in _DIMENSIONS[:3]},
+        attrs=dict(metric=metric, estimand=estimand, method=method, confidence=confidence),
+    )
+    made["images"] = summed["images"].max("seed")
+    made.attrs["clean"] = float(per_image(summed, metric, "clean_"))
+    return made
+
+
+def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
+    """A metric's sum over the images that count for it; NaN where none was seen.
+
+    Args:
+        result: any result.
+        metric: one of its metrics.
+        prefix: "clean_" for the undamaged network.
+    """
+    seen = result[f"{prefix}images"]
+    if metric == "loss":
+        seen = seen - result[f"{prefix}nonfinite"]
+    return (result[prefix + metric] / seen.where(seen > 0)).astype(np.float64)
+
+
+def check_new_run(folder: str | Path) -> Path:
+    """The folder of a run that doesn't exist yet.
+
+    Raises:
+        SpecificationError: it holds something already.
+    """
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "a sweep" if (path / "sweep.json").exists() else "something else"
+        raise SpecificationError(f"{path} holds {what} already: choose a folder that is new")
+    return path
+
+
+def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -> None:
+    """Writes `sweep.json`, `results.nc` and `results.csv`, each whole or not at all.
+
+    Args:
+        folder: made if it doesn't exist.
+        result: with its blocks.
+        record: what `sweep.json` says.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "sweep.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+    _replace(folder / "results.nc", lambda path: result.to_netcdf(path, engine="h5netcdf"))
+    trials = sum_blocks(result).drop_vars(
+        [n for n in result.data_vars if "seed" not in result[n].dims]
+    )
+    rows = trials.to_dataframe(dim_order=list(_DIMENSIONS[:4])).query("images > 0")
+    _replace(folder / "results.csv", rows.to_csv)
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
+    """Reads the result of a run folder.
+
+    Args:
+        folder: where a sweep was written.
+        blocks: keep the dimension `block` rather than adding its sums.
+
+    Raises:
+        FileNotFoundError: there is no result in the folder.
+    """
+    import xarray
+
+    path = Path(folder) / "results.nc"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no results.nc: not the folder of a sweep")
+    result = xarray.load_dataset(path, engine="h5netcdf")
+    return result if blocks else sum_blocks(result)

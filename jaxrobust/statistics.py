@@ -1,0 +1,93 @@
+"""Intervals over seeds and images; numpy and scipy only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+FEWEST_SEEDS = 3
+
+
+def seed_interval(
+    values: Float[np.ndarray, "*cells seeds"], confidence: float = 0.95
+) -> tuple[Float[np.ndarray, "*cells"], ...]:
+    """Student-t interval of the mean over seeds; NaN marks a seed that was not run.
+
+    mean ± t(1 - α/2, n - 1) · s / √n, with s the sample standard deviation over the n seeds that
+    were run. The images are taken as given: all seeds saw the same ones.
+
+    Returns:
+        mean, low, high, std and number of seeds, each [*cells]. With no seeds the mean is NaN,
+        with one seed the std too, below 3 seeds low and high too.
+    """
+    run = np.isfinite(values)
+    n = run.sum(-1)
+    safe = np.maximum(n, 1)
+    mean = np.where(n > 0, np.where(run, values, 0).sum(-1) / safe, np.nan)
+    squares = np.where(run, values - mean[..., None], 0) ** 2
+    std = np.where(n > 1, np.sqrt(squares.sum(-1) / np.maximum(n - 1, 1)), np.nan)
+    half = stdtrit(safe - 1 + (n < 2), 0.5 + confidence / 2) * std / np.sqrt(safe)
+    half = np.where(n < FEWEST_SEEDS, np.nan, half)
+    return mean, mean - half, mean + half, std, n
+
+
+def seed_and_image_interval(
+    values: Float[np.ndarray, "*cells seeds blocks"], confidence: float = 0.95
+) -> tuple[Float[np.ndarray, "*cells"], ...]:
+    """Interval of the mean over seeds and over images like these, from a two-way layout.
+
+    y[s, b] = μ + seed[s] + block[b] + rest[s, b], all random. With the mean squares of a two-way
+    analysis of variance, Var(ȳ) = (MS_seed + MS_block - MS_rest) / (n_s · n_b), never below the
+    largest of the three over n_s · n_b, and Satterthwaite's degrees of freedom. Source: Searle,
+    Casella and McCulloch, "Variance Components" (1992), chapter 4.
+
+    Args:
+        values: mean per image of each seed and block; a seed with a NaN is left out.
+
+    Returns:
+        As `seed_interval`; std is over seeds. NaN intervals below 3 seeds or 2 blocks.
+    """
+    per_seed = values.mean(-1)
+    mean, _, _, std, n = seed_interval(per_seed, confidence)
+    run = np.isfinite(per_seed)[..., None]
+    blocks = values.shape[-1]
+    seeds = np.maximum(n, 1)
+    per_block = np.where(run, values, 0).sum(-2) / seeds[..., None]
+    fitted = per_seed[..., None] + per_block[..., None, :] - mean[..., None, None]
+    rest = np.where(run, values - fitted, 0)
+    freedom_seed, freedom_block = np.maximum(n - 1, 1), max(blocks - 1, 1)
+    freedom_rest = freedom_seed * freedom_block
+    ms_seed = blocks * np.where(n > 1, std, 0) ** 2
+    ms_block = seeds * ((per_block - mean[..., None]) ** 2).sum(-1) / freedom_block
+    ms_rest = (rest**2).sum((-2, -1)) / freedom_rest
+    total = ms_seed + ms_block - ms_rest
+    total = np.maximum(total, np.maximum(np.maximum(ms_seed, ms_block), ms_rest))
+    spread = ms_seed**2 / freedom_seed + ms_block**2 / freedom_block + ms_rest**2 / freedom_rest
+    freedom = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1), 1)
+    half = stdtrit(freedom, 0.5 + confidence / 2) * np.sqrt(total / (seeds * blocks))
+    half = np.where((n < FEWEST_SEEDS) | (blocks < 2), np.nan, half)
+    return mean, mean - half, mean + half, std, n
+
+
+def wilson_interval(
+    hits: Int[np.ndarray, "*cells"], images: Int[np.ndarray, "*cells"], confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's score interval of a proportion, over images like these.
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+
+    Example:
+        >>> low, high = wilson_interval(np.asarray(90), np.asarray(100))
+        >>> round(float(low), 4), round(float(high), 4)
+        (0.8256, 0.9448)
+    """
+    z = ndtri(0.5 + confidence / 2)
+    p = hits / images
+    centre = (p + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z / (1 + z**2 / images) * np.sqrt(p * (1 - p) / images + z**2 / (4 * images**2))
+    return centre - half, centre + half

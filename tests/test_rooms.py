@@ -1,0 +1,140 @@
+"""The rooms of the package and the one direction in which they may import each other."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "jaxrobust"
+
+# From the top down: a room imports only itself and rooms above it.
+ROOMS = (
+    "errors",
+    "jaxprs",
+    "preprocessing",
+    "layers",
+    "network",
+    "hoist",
+    "perturbations",
+    "statistics",
+    "data",
+    "porting",
+    "networks",
+    "results",
+    "engine",
+    "training",
+    "figures",
+    "report",
+    "cli",
+    "__main__",
+    "__init__",
+)
+
+
+def room_of(module: str) -> str:
+    """The room of a dotted module below the package: a file, a folder or, if neither, `__init__`.
+
+    A name that is no room can only be something that `jaxrobust/__init__.py` itself offers.
+    """
+    first = module.split(".")[0]
+    return first if first in ROOMS else "__init__"
+
+
+def imported_modules(tree: ast.Module, package: list[str]) -> Iterator[tuple[int, str]]:
+    """Every (line, dotted module) that a file imports, wherever in the file it does so.
+
+    Args:
+        tree: the parsed file.
+        package: the parts of the dotted package that relative imports count from.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                start = package[: len(package) - level + 1] if level else []
+                base = ".".join([*start, *([module] if module else [])])
+                yield from ((node.lineno, f"{base}.{alias.name}") for alias in names)
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[argument, *_]):
+                if name in ("import_module", "__import__") and isinstance(argument, ast.Constant):
+                    yield node.lineno, str(argument.value)
+
+
+def violations(package: Path) -> list[str]:
+    """One line for each import against the direction, and for each file that is in no room."""
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        inside = file.relative_to(package).with_suffix("").parts
+        place = file.relative_to(package.parent)
+        if inside[0] not in ROOMS:
+            found.append(f"{place}: no room is named {inside[0]}")
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for line, module in imported_modules(tree, [package.name, *inside[:-1]]):
+            top, _, below = module.partition(".")
+            if top == package.name and ROOMS.index(room_of(below)) > ROOMS.index(inside[0]):
+                found.append(f"{place}:{line}: {inside[0]} imports {module}")
+    return found
+
+
+def test_every_room_imports_only_rooms_above_it():
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import jaxrobust",
+        "import jaxrobust.engine",
+        "import numpy, jaxrobust.engine.run as run",
+        "from jaxrobust import sweep",
+        "from jaxrobust import engine",
+        "from jaxrobust.engine import run",
+        "from jaxrobust.engine.run import sweep",
+        "from .. import engine",
+        "from .. import sweep",
+        "from ..engine import run",
+        "from ..engine.run import sweep",
+        "if True:\n    from jaxrobust import engine",
+        "def lazily():\n    from jaxrobust import engine",
+        "async def lazily():\n    import jaxrobust.engine",
+        "import importlib\nimportlib.import_module('jaxrobust.engine.run')",
+    ],
+)
+def test_an_import_of_a_room_below_is_caught(tmp_path: Path, line: str):
+    file = tmp_path / "jaxrobust" / "data" / "sources.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(line)
+    [found] = violations(tmp_path / "jaxrobust")
+    assert found.startswith("jaxrobust/data/sources.py:") and "data imports jaxrobust" in found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import numpy, jax.numpy",
+        "import jaxrobust.errors",
+        "from jaxrobust import layers, network",
+        "from jaxrobust.preprocessing import Preprocessing",
+        "from jaxrobust.data import cache",
+        "from . import cache",
+        "from .cache import Cache",
+        "from ..errors import SpecificationError",
+        "from engine import run",
+        "import jaxrobustness.engine",
+    ],
+)
+def test_an_import_of_the_same_room_or_one_above_is_not(tmp_path: Path, line: str):
+    file = tmp_path / "jaxrobust" / "data" / "sources.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(line)
+    assert violations(tmp_path / "jaxrobust") == []
+
+
+def test_a_file_in_no_room_is_caught(tmp_path: Path):
+    (tmp_path / "jaxrobust").mkdir()
+    (tmp_path / "jaxrobust" / "utilities.py").touch()
+    assert violations(tmp_path / "jaxrobust") == [
+        "jaxrobust/utilities.py: no room is named utilities"
+    ]
