@@ -6,7 +6,7 @@ from jaxrobust.engine import evaluate as evaluate
 from jaxrobust.engine import sweep as sweep
 from jaxrobust.errors import SpecificationError as SpecificationError
 from jaxrobust.network import Network as Network
-from jaxrobust.networks import load as load
+from jaxrobust.networks.zoo import load as load
 from jaxrobust.perturbations import Perturbation as Perturbation
 from jaxrobust.perturbations import describe as describe
 from jaxrobust.perturbations import perturb as perturb

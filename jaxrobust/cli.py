@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from jaxrobust.errors import SpecificationError
+from jaxrobust.text import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +55,7 @@ class List:
 
     def run(self) -> None:
         rows = {"networks": _networks, "perturbations": _perturbations, "data": _sources}
-        _print_table(rows[self.what]())
+        print(aligned(rows[self.what]()))
 
 
 @dataclass
@@ -187,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
     try:
         command.run()
     except (SpecificationError, FileNotFoundError) as error:
@@ -257,29 +260,25 @@ def _progress(images: int, quiet: bool) -> Iterator[Any]:
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=None, trials="", rate="")
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("", total=None, trials="", rate="")
 
-        def report(what: str, done: int, total: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(
-                task,
-                description=what,
-                completed=done,
-                total=total or None,
-                trials=f"{done // images:,}/{total // images:,} trials" if total else "",
-                rate=f"{speed:,.0f} images/s" if speed else "",
-            )
+    def report(what: str, done: int, total: int) -> None:
+        bar.start()  # not before: errors come first
+        speed = bar.tasks[task].speed
+        bar.update(
+            task,
+            description=what,
+            completed=done,
+            total=total or None,
+            trials=f"{done // images:,}/{total // images:,} trials" if total else "",
+            rate=f"{speed:,.0f} images/s" if speed else "",
+        )
 
+    try:
         yield report
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows under a header, columns aligned; the last column is not padded."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    finally:
+        bar.stop()
 
 
 def _networks() -> list[tuple[str, ...]]:
@@ -330,5 +329,5 @@ def _print_summary(result: Any) -> None:
             row.append(f"{float(cell['mean']):.1%}{interval}")
         rows.append(row)
     print(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
-    _print_table(rows)
+    print(aligned(rows))
     print(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")

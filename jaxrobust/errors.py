@@ -1,5 +1,17 @@
 """The error for a request that cannot be carried out as asked."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class SpecificationError(ValueError):
     """Bad input, in one line: what was asked, what was found, what is possible."""
+
+
+def unknown(kind: str, asked: str, known: Iterable[str]) -> str:
+    """The one-line message for a name that is not known, with the closest names first."""
+    known = list(known)
+    close = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    listed = ", ".join(known[:30]) + (f", … ({len(known)} in all)" if len(known) > 30 else "")
+    return f"unknown {kind} {asked!r}: {hint}possible: {listed}"

@@ -242,7 +242,7 @@ def operations(equations: Iterable[Equation], shapes: Mapping[int, jax.ShapeDtyp
         made = math.prod(shapes[equation.outputs[0]].shape)
         dimensions = equation.params["dimension_numbers"]
         operand = equation.inputs[1]
-        shape = shapes[operand].shape if isinstance(operand, int) else operand.aval.shape
+        shape = shapes[operand].shape if isinstance(operand, int) else operand.val.shape
         if equation.primitive == "dot_general":
             per_output = math.prod(shape[axis] for axis in dimensions[0][1])
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,18 +12,21 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.jaxprs import Program, dependents
+from jaxrobust.text import aligned
 
 Role = Literal["kernel", "bias", "scale", "statistic"]
 
-_ROLES: dict[str, Role] = {
-    **dict.fromkeys(("bias", "b", "beta"), "bias"),
-    **dict.fromkeys(("scale", "gamma"), "scale"),
-    **dict.fromkeys(("kernel", "w", "W", "embedding"), "kernel"),
-    **dict.fromkeys(("mean", "var", "variance", "running_mean", "running_var"), "statistic"),
+_NAMES: dict[Role, tuple[str, ...]] = {
+    "bias": ("bias", "b", "beta"),
+    "scale": ("scale", "gamma"),
+    "kernel": ("kernel", "w", "W", "embedding"),
+    "statistic": ("mean", "var", "variance", "running_mean", "running_var"),
 }
+_ROLES = {name: role for role, names in _NAMES.items() for name in names}
 _LOOPS = ("scan", "while", "cond")
 _PRODUCTS = ("conv_general_dilated", "dot_general")
 
@@ -74,7 +76,7 @@ class Leaf:
 
         Inside a JAX transformation, where there are no values yet, it is traced in float32.
         """
-        if isinstance(self.value, jax.core.Tracer):
+        if isinstance(self.value, Tracer):
             return jnp.std(self.value.astype(jnp.float32))
         return float(np.std(np.asarray(self.value).astype(np.float64)))
 
@@ -156,20 +158,7 @@ class LayerTable(Mapping[str, Layer]):
             notes += [f"{groups} groups"] * (groups > 1)
             row = (layer.name, leaves, f"{entries:,}", f"{layer.units:,}", output, "; ".join(notes))
             rows.append(row)
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
-
-
-def unknown(kind: str, asked: str, known: Iterable[str]) -> str:
-    """The one-line message for a name that is not known, with the closest names first."""
-    known = list(known)
-    close = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    listed = ", ".join(known[:30]) + (f", … ({len(known)} in all)" if len(known) > 30 else "")
-    return f"unknown {kind} {asked!r}: {hint}possible: {listed}"
+        return aligned(rows)
 
 
 def leaf_paths(params: Any) -> list[str]:
@@ -288,14 +277,13 @@ def _uses(program: Program | None, leaf: int) -> list[_Use]:
                 axes_of[equation.outputs[0]] = followed[0]
                 continue
             outputs, groups = None, 1
-            dimensions = equation.params.get("dimension_numbers")
+            dimensions: Any = equation.params.get("dimension_numbers")
             if name == "conv_general_dilated" and argument == 1:
                 groups = equation.params["feature_group_count"]
-                outputs = None if axes is None else (axes[dimensions.rhs_spec[0]],)
+                outputs = axes and (axes[dimensions.rhs_spec[0]],)
             elif name == "dot_general":
                 contracted = dimensions[0][argument]
-                kept = range(len(axes or ()))
-                outputs = tuple(axes[i] for i in kept if i not in contracted) if axes else None
+                outputs = axes and tuple(x for i, x in enumerate(axes) if i not in contracted)
             known = outputs is not None and None not in outputs
             uses.append(_Use(position, name, tuple(sorted(outputs)) if known else None, groups))  # type: ignore[type-var]
     return uses

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from jaxrobust.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, UInt8
+    from PIL import Image
 
 Mode = Literal["none", "squash", "shorter"]
 Channels = Literal["rgb", "bgr", "grey"]
@@ -73,7 +75,12 @@ class Preprocessing:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        choices = {"mode": Mode, "channels": Channels, "interpolation": Interpolation, "small": Small}
+        choices = {
+            "mode": Mode,
+            "channels": Channels,
+            "interpolation": Interpolation,
+            "small": Small,
+        }
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
                 raise SpecificationError(
@@ -134,6 +141,8 @@ class Preprocessing:
             SpecificationError: If the image does not have `size` and mode is "none", or if it is
                 smaller than the crop.
         """
+        from PIL import Image
+
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise SpecificationError(
                 f"an image must be uint8 [height, width, 3], not {image.dtype} {image.shape}"
@@ -219,6 +228,8 @@ class Preprocessing:
             if self.small == "pad" and short < shorter:
                 return picture
             target_height, target_width = shorter * height // short, shorter * width // short
+        from PIL import Image
+
         resample = Image.Resampling[self.interpolation.upper()]
         return picture.resize((target_width, target_height), resample)
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError
-from jaxrobust.layers import unknown
+from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:

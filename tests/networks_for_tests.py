@@ -173,14 +173,14 @@ def normalised_module() -> _Normalised:
     """In training mode, with statistics and offsets that are not the initial ones."""
     module = _Normalised(nnx.Rngs(0))
     random = np.random.default_rng(21)
-    for path, variable in nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat))):
-        if path[0].startswith("norm") or path[-1] == "bias":
-            shift = np.abs(random.normal(0, 0.3, variable.get_value().shape))
-            variable.set_value(variable.get_value() + jnp.asarray(shift, jnp.float32))
-            owner: Any = module
-            for part in path[:-1]:
-                owner = getattr(owner, part)
-            setattr(owner, path[-1], variable)
+    state = nnx.state(module, (nnx.Param, nnx.BatchStat))
+
+    def shifted(path: Any, leaf: Array) -> Array:
+        if "norm" not in str(path) and "bias" not in str(path):
+            return leaf
+        return leaf + jnp.asarray(np.abs(random.normal(0, 0.3, leaf.shape)), jnp.float32)
+
+    nnx.update(module, jax.tree.map_with_path(shifted, state))
     return module
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Integer, UInt8
 
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from jaxtyping import Integer, UInt8
 
 
 class ArrayStore(Store):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from jaxrobust.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 # A fixed list keeps PIL from trying formats that start other programs, and from a race in its

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from os.path import commonprefix
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
 from jaxrobust.data.decoding import EXTENSIONS, decode_image
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 
 class Item(NamedTuple):

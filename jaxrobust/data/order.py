@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 _SEED = 0
 

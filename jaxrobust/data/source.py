@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
 
 from jaxrobust.data.matching import class_indices
 from jaxrobust.data.messages import about
 from jaxrobust.data.order import balanced_order
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int32, Int64, UInt8
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+
+if TYPE_CHECKING:
+    from jaxtyping import Int32, UInt8
 
 
 class Store(ABC):

@@ -141,10 +141,15 @@ def _mode(layers: Sequence[Layer], largest: int) -> Mode:
 
 
 def _whole_blocks(fit: int, block: int, images: int) -> int:
-    """The most images, at most `fit`, that are whole blocks or an equal part of one."""
-    if fit >= block:
+    """The most images, at most `fit`, that are whole blocks or an equal part of one.
+
+    No more than it takes to go through all images at once.
+    """
+    if fit >= block and images > block:
         return min(fit // block, -(-images // block)) * block
-    return max(part for part in range(1, block + 1) if block % part == 0 and part <= fit)
+    parts = [part for part in range(1, block + 1) if block % part == 0]
+    enough = next((part for part in parts if part >= images), block)
+    return max(part for part in parts if part <= min(fit, enough))
 
 
 def _least_padding(counts: Sequence[int], most: int) -> int:

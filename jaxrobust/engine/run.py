@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import numpy as np
 
-from jaxrobust.engine.clean import Images, evaluate_clean
+from jaxrobust.engine.clean import Clean, Images, evaluate_clean
 from jaxrobust.engine.plan import Options, make_plan
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Metric, Specification
@@ -110,7 +110,7 @@ def run(
             work = _Group(network, images, spec, metrics, options, layers, touched, alike)
             names = [each.perturbation.name for each in alike]
             plans.append({"layers": group, "perturbations": names, **asdict(work.plan)})
-            for step in work.steps(clean.predictions, clean.logits):
+            for step in work.steps(clean):
                 values = {name: np.asarray(value) for name, value in step.values.items()}
                 for position, (column, seed) in enumerate(step.chunk.trials):
                     own = {name: value[position] for name, value in values.items()}
@@ -180,9 +180,11 @@ class _Group:
 
         self._step = jax.jit(step)
 
-    def steps(self, predictions: np.ndarray, logits: np.ndarray) -> Iterator[_Sums]:
-        """Runs everything; the undamaged predictions [images] and logits are compared with."""
+    def steps(self, clean: Clean) -> Iterator[_Sums]:
+        """Runs everything; the damaged answers are compared with the clean ones."""
         size = self.plan.images_per_step
+        predictions = clean.predictions
+        logits = clean.logits if self.spec.metrics else clean.logits[:, :0]  # only metrics read it
         held: dict[int, list[Array]] = {}
         under_way: deque[_Sums] = deque()
         chunks = self._chunks()

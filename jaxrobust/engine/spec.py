@@ -10,8 +10,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from jaxrobust.errors import SpecificationError
-from jaxrobust.layers import Layer, Selector, select, unknown
+from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.layers import Layer, Selector, select
 from jaxrobust.network import PRECISION, Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Perturbation, decimal, draw_shapes, find

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.plan import Options
@@ -83,6 +85,10 @@ def sweep(
 
     Raises:
         SpecificationError: anything that cannot be run as asked, before any long work starts.
+
+    Warns:
+        UserWarning: what a perturbation has to say about a layer, such as node knockout before
+            batch normalisation.
     """
     folder = None if run_dir is None else check_new_run(run_dir)
     chosen = resolve_perturbations(perturbations)
@@ -100,6 +106,7 @@ def sweep(
         block=block,
         metrics=list(metrics),
     )
+    _warn(network, spec, chosen)
     report("decoding images", 0, 0)
     decoded = Images.decode(network, source)
     plans: list[dict[str, Any]] = []
@@ -123,6 +130,15 @@ def sweep(
         if folder is not None:
             write_run(folder, result, _record(spec, plans, finished))
     return result if blocks else sum_blocks(result)
+
+
+def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:
+    names = dict.fromkeys(name for _, members in spec.layers for name in members)
+    for perturbation in perturbations:
+        notes = [note for name in names if (note := perturbation.warning(network.layers[name]))]
+        more = f" (and so on {len(notes) - 1} more layers)" if len(notes) > 1 else ""
+        if notes:
+            warnings.warn(notes[0] + more, stacklevel=3)
 
 
 def _label(spec: Specification, state: State, finished: bool) -> xarray.Dataset:
@@ -213,7 +229,7 @@ def evaluate(network: Network, images: Any, *, block: int = DEFAULT_BLOCK) -> Ev
     seen = int(total["images"])
 
     def interval(hits: float) -> tuple[float, float]:
-        low, high = wilson_interval(hits, seen)
+        low, high = wilson_interval(np.asarray(hits), np.asarray(seen))
         return float(low), float(high)
 
     return Evaluation(

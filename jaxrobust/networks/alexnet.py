@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
 
 from jaxrobust.networks.common import convolution, dense, max_pool, windows
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 class AlexNet(nnx.Module):

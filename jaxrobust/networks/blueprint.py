@@ -60,7 +60,7 @@ class Blueprint:
             checks.append(("list of class names", self.class_names, CLASS_NAMES))
         for kind, asked, known in checks:
             if asked not in known:
-                from jaxrobust.layers import unknown
+                from jaxrobust.errors import unknown
 
                 raise SpecificationError(unknown(kind, asked, known))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
 from jaxrobust.networks.common import convolution, global_average_pool, max_pool
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
 class Fire(nnx.Module):

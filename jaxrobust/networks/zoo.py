@@ -136,7 +136,7 @@ def lookup(name: str) -> Entry:
         SpecificationError: If the name is unknown, with the closest ones that are known.
     """
     if name not in ZOO:
-        from jaxrobust.layers import unknown
+        from jaxrobust.errors import unknown
 
         raise SpecificationError(unknown("network", name, ZOO))
     return ZOO[name]

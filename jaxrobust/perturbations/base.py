@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
-from jaxrobust.errors import SpecificationError
-from jaxrobust.layers import Layer, Leaf, unknown
+from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.layers import Layer, Leaf
 
 Leaves = Mapping[str, Array]
 Amounts = dict[str, Any]
@@ -99,7 +100,8 @@ def perturbation(
     """
 
     def register(apply: Callable[[Leaves, Any, Amounts], Leaves]) -> Perturbation:
-        path = None if __package__ in apply.__module__ else f"{apply.__module__}:{apply.__name__}"
+        built_in = apply.__module__.startswith("jaxrobust.")
+        path = None if built_in else f"{apply.__module__}:{apply.__name__}"
         made = Perturbation(name, amount, draw, apply, import_path=path, **options)
         REGISTRY[name] = made
         return made
@@ -271,7 +273,7 @@ def _stack(amounts: Sequence[Amounts]) -> dict[str, Any]:
     """Amounts of several trials as arrays [trials]: uint32 counts or float32 scales."""
 
     def stack(values: list[Any]) -> Any:
-        if any(isinstance(value, jax.core.Tracer) for value in values):
+        if any(isinstance(value, Tracer) for value in values):
             return jnp.stack(values)
         counts = all(isinstance(value, int | np.integer) for value in values)
         return np.asarray(values, np.uint32 if counts else np.float32)

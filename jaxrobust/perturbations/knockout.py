@@ -63,8 +63,8 @@ def _before_normalisation(layer: Layer) -> str:
         return ""
     norm = layer.normalisation[0].path.rsplit("/", 1)[0]
     return (
-        f"node_knockout on {layer.name}: the normalisation {norm} that follows shifts the units "
-        "that were knocked out, so they are not silent; unit_silencing silences them"
+        f"node_knockout on {layer.name}: the normalisation {norm} that follows turns the zeros of "
+        "knocked-out units into other constants; unit_silencing silences them"
     )
 
 

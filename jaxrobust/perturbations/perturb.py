@@ -14,6 +14,7 @@ from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
 from jaxrobust.network import Network
 from jaxrobust.perturbations.base import Perturbation, damage, decimal, draw, find
+from jaxrobust.text import aligned
 
 
 def perturb(
@@ -21,7 +22,7 @@ def perturb(
     perturbation: str | Perturbation,
     *,
     layer: Selector,
-    strength: float,
+    strength: Any,
     seed: Any = 0,
     root: int = 0,
 ) -> Any:
@@ -33,7 +34,7 @@ def perturb(
         network: a `Network`, or a bare parameter pytree (roles then follow from names and rank).
         perturbation: a name in the registry, an import path, or a `Perturbation`.
         layer: a layer's name or a selector; all that it matches is damaged together.
-        strength: within the perturbation's range.
+        strength: a number, a Decimal or its notation, within the perturbation's range.
         seed: the index of the random draw; may be traced (under `vmap`, say).
         root: the root seed.
 
@@ -98,12 +99,7 @@ class Description:
         table = [("leaf", "role", "entries", "amount", "changed")]
         for path, role, entries, amount, changed in self.rows:
             table.append((path, role, f"{entries:,}", f"{amount:.6g}", f"{changed:,}"))
-        widths = [max(len(row[column]) for row in table) for column in range(5)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
-        return "\n".join([self.title, *lines, *self.notes])
+        return "\n".join([self.title, aligned(table), *self.notes])
 
 
 def describe(
@@ -111,7 +107,7 @@ def describe(
     perturbation: str | Perturbation,
     *,
     layer: Selector,
-    strength: float,
+    strength: Any,
     seed: int = 0,
     root: int = 0,
 ) -> Description:

@@ -67,9 +67,7 @@ def check(result: xarray.Dataset, network: str, source: jr.ImageSource, names: l
             expected = iter(brute_force(network, source, name, str(layer)))
             for strength in STRENGTHS:
                 for seed in range(SEEDS):
-                    found = result.sel(
-                        perturbation=name, layer=layer, strength=strength, seed=seed
-                    )
+                    found = result.sel(perturbation=name, layer=layer, strength=strength, seed=seed)
                     by_hand = next(expected)
                     for quantity in ("images", "top1", "top5", "changed", "nonfinite"):
                         where = (name, layer, strength, seed, quantity)
@@ -81,24 +79,23 @@ def check(result: xarray.Dataset, network: str, source: jr.ImageSource, names: l
 def test_sweep_counts_what_a_loop_counts(network: str, source: jr.ImageSource) -> None:
     net, _ = forward(network)
     names = ["synapse_knockout", "weight_noise"]
-    result = jr.sweep(
-        net, source, perturbations=names, strengths=STRENGTHS, seeds=SEEDS, block=10
-    )
+    result = jr.sweep(net, source, perturbations=names, strengths=STRENGTHS, seeds=SEEDS, block=10)
     assert list(result.layer.values) == [n for n, x in net.layers.items() if x.kernel is not None]
     check(result, network, source, names)
 
 
 def test_every_perturbation_counts_what_a_loop_counts(source: jr.ImageSource) -> None:
     net, _ = forward("normalised")
-    result = jr.sweep(
-        net,
-        source,
-        perturbations=list(REGISTRY),
-        layers=["conv1", "norm1", "fc"],
-        strengths=STRENGTHS,
-        seeds=SEEDS,
-        block=16,
-    )
+    with pytest.warns(UserWarning, match="node_knockout on conv1: .* unit_silencing"):
+        result = jr.sweep(
+            net,
+            source,
+            perturbations=list(REGISTRY),
+            layers=["conv1", "norm1", "fc"],
+            strengths=STRENGTHS,
+            seeds=SEEDS,
+            block=16,
+        )
     check(result, "normalised", source, list(REGISTRY))
 
 

@@ -91,9 +91,7 @@ def test_identity_to_the_bit(name: str, shape: str, seed: int) -> None:
     for path, leaf in leaves.items():
         assert np.array_equal(after[path], leaf)
     tree = jr.perturb(params(shape), name, layer="layer", strength=p.identity, seed=seed)
-    for before, same in zip(
-        jax.tree.leaves(params(shape)), jax.tree.leaves(tree), strict=True
-    ):
+    for before, same in zip(jax.tree.leaves(params(shape)), jax.tree.leaves(tree), strict=True):
         assert before is same
 
 
@@ -230,7 +228,7 @@ def test_draws_of_layers_seeds_and_roots_are_independent(name: str) -> None:
     draws = [flat(layer, 0, 0), flat(layer, 0, 1), flat(layer, 1, 0), flat(renamed, 0, 0)]
     for index, one in enumerate(draws):
         for other in draws[:index]:
-            assert abs(stats.spearmanr(one, other).statistic) < 4.5 / np.sqrt(len(one))
+            assert abs(np.corrcoef(one, other)[0, 1]) < 4.5 / np.sqrt(len(one))
 
 
 @pytest.mark.parametrize("name", [n for n, p in REGISTRY.items() if p.draw])
@@ -264,9 +262,11 @@ GOLDEN_LONG = [2148, 5663, 4502, 2299, 5389, 2316]
 
 
 def _lax_map(p: Perturbation) -> Callable:
-    return jax.jit(lambda leaves, noise, amounts: jax.lax.map(
-        lambda each: p.apply(leaves, *each), (noise, amounts)
-    ))
+    return jax.jit(
+        lambda leaves, noise, amounts: jax.lax.map(
+            lambda each: p.apply(leaves, *each), (noise, amounts)
+        )
+    )
 
 
 def _vmap(p: Perturbation) -> Callable:
@@ -276,12 +276,14 @@ def _vmap(p: Perturbation) -> Callable:
 def _shard_map(p: Perturbation) -> Callable:
     mesh = jax.make_mesh((2,), ("trial",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere, split = PartitionSpec(), PartitionSpec("trial")
-    return jax.jit(jax.shard_map(
-        jax.vmap(p.apply, in_axes=(None, 0, 0)),
-        mesh=mesh,
-        in_specs=(everywhere, split, split),
-        out_specs=split,
-    ))
+    return jax.jit(
+        jax.shard_map(
+            jax.vmap(p.apply, in_axes=(None, 0, 0)),
+            mesh=mesh,
+            in_specs=(everywhere, split, split),
+            out_specs=split,
+        )
+    )
 
 
 @names
@@ -294,14 +296,17 @@ def test_transformations_agree_with_the_plain_call_to_the_bit(
     _, _, other_noise, other_amounts = programs(name, shape, Decimal("0.7"), 6)
     plain = jax.jit(p.apply)
     expected = [plain(leaves, noise, amounts), plain(leaves, other_noise, other_amounts)]
-    stacked = jax.tree.map(lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)]),
-                           (noise, amounts), (other_noise, other_amounts))
+    stacked = jax.tree.map(
+        lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)]),
+        (noise, amounts),
+        (other_noise, other_amounts),
+    )
     found = way(p)(leaves, *stacked)
     for path in leaves:
         for trial in range(2):
             assert np.array_equal(found[path][trial], expected[trial][path])
     eager = p.apply(leaves, noise, amounts)
-    for path, leaf in leaves.items():
+    for path in leaves:
         np.testing.assert_allclose(eager[path], expected[0][path], rtol=1e-6, atol=1e-6)
 
 
