@@ -15,3 +15,8 @@ def unknown(kind: str, asked: str, known: Iterable[str]) -> str:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     listed = ", ".join(known[:30]) + (f", … ({len(known)} in all)" if len(known) > 30 else "")
     return f"unknown {kind} {asked!r}: {hint}possible: {listed}"
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, as a part of one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 
+_EXPANSIONS = ("broadcast_in_dim", "iota", "reshape", "squeeze", "expand_dims")
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """A network cut at the leaves that are damaged, for one batch size.
@@ -45,7 +48,8 @@ class Split:
         program: the traced network.
         paths: the path of every parameter leaf.
         damaged: paths of the damaged leaves.
-        derived: variables that depend on parameters only and cross into prefix or suffix.
+        derived: variables that depend on parameters only, or on nothing (arrays that the network's
+            function closes over), and cross into prefix or suffix.
         residuals: variables that depend on images and that the suffix reads.
         shared_equations, prefix_equations, suffix_equations: the three classes; cheap expansions
             of parameters are made where they are read, and so can stand in two of them.
@@ -65,12 +69,12 @@ class Split:
         return dict(zip(self.paths, self.program.parameters, strict=True))
 
     def _parameters(self, params: Any) -> dict[int, Any]:
-        leaves = jax.tree.leaves(params)
-        return dict(zip(self.program.parameters, leaves, strict=True)) | self.program.constants
+        return dict(zip(self.program.parameters, jax.tree.leaves(params), strict=True))
 
     def shared(self, params: Any) -> list[Array]:
         """What prefix and suffix need and depends on parameters only."""
-        return run(self.shared_equations, self._parameters(params), self.derived)
+        values = self._parameters(params) | self.program.constants
+        return run(self.shared_equations, values, self.derived)
 
     def prefix(
         self, params: Any, shared: list[Array], images: Float[Array, "images h w c"]
@@ -97,9 +101,17 @@ class Split:
     @property
     def suffix_peak_bytes(self) -> int:
         """An upper estimate of the bytes of the suffix's intermediate values, per trial."""
-        given = {*self.program.parameters, *self.program.constants, *self.derived, *self.residuals}
+        given = {*self.program.parameters, *self.derived, *self.residuals}
         shapes, output = self.program.shapes, self.program.output
         return peak_bytes(self.suffix_equations, shapes, given, [output])
+
+    @property
+    def prefix_peak_bytes(self) -> int:
+        """An upper estimate of the bytes of images and intermediate values of the prefix."""
+        given = {*self.program.parameters, *self.derived, self.program.images}
+        shapes = self.program.shapes
+        images = size_in_bytes(shapes[self.program.images])
+        return images + peak_bytes(self.prefix_equations, shapes, given, self.residuals)
 
     @property
     def suffix_operations(self) -> int:
@@ -141,7 +153,7 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
     prefix = needed([e for e in equations if from_images.intersection(e.outputs)], residuals)
     prefix, read_before = _with_expansions(program, prefix, in_suffix | from_images)
 
-    given = {*program.parameters, *program.constants, *in_suffix, *from_images}
+    given = {*program.parameters, *in_suffix, *from_images}
     derived = sorted({*read, *read_before} - given)
     return Split(
         program=program,
@@ -158,10 +170,10 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
 def _with_expansions(
     program: Program, chosen: Iterable[Equation], outside: Collection[int]
 ) -> tuple[list[Equation], set[int]]:
-    """Adds the equations that only spread parameters out, and collects what is then read.
+    """Adds the equations that only lay parameters out anew, and collects what is then read.
 
-    A broadcast bias or a constant plane is larger than what it is made of: it is made again where
-    it is read rather than stored.
+    A broadcast bias is larger than what it is made of, and a reshaped one is a copy: both are made
+    again where they are read rather than stored.
     """
     makers = {v: e for e in program.equations for v in e.outputs}
     keep = {id(equation) for equation in chosen}
@@ -172,7 +184,7 @@ def _with_expansions(
         maker = makers.get(variable)
         if maker is None or variable in outside or id(maker) in keep:
             continue
-        if maker.primitive in ("broadcast_in_dim", "iota"):
+        if maker.primitive in _EXPANSIONS:
             keep.add(id(maker))
             pending += set(maker.reads) - read
             read.update(maker.reads)

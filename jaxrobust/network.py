@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.jaxprs import Program, trace
 from jaxrobust.layers import LayerTable, layer_table, leaf_paths
 from jaxrobust.preprocessing import Preprocessing
@@ -46,8 +46,8 @@ class Network:
         >>> params = {"dense": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}}
         >>> net = Network(apply, params, name="mean", preprocessing=Preprocessing(size=(8, 8)))
         >>> net.layers
-        layer  leaves        entries  units  output  note
-        dense  w 3×4, b 4    16       4      4
+        layer  leaves      entries  units  output  note
+        dense  w 3×4, b 4  16       4      4
     """
 
     apply: Callable[[Any, Any], Any]
@@ -66,13 +66,14 @@ class Network:
         name: str,
         preprocessing: Preprocessing,
         class_names: Sequence[str] | None = None,
+        leaves_of: Mapping[str, Sequence[str]] | None = None,
     ) -> Network:
         """Makes a network of a Flax NNX module.
 
         Args:
             module: called as `module(images)`. An evaluation-mode clone of it is used; the module
                 stays as it is.
-            name, preprocessing, class_names: see `Network`.
+            name, preprocessing, class_names, leaves_of: see `Network`.
         """
         from flax import nnx
 
@@ -82,8 +83,10 @@ class Network:
         state = nnx.merge_state(weights, statistics)
         frozen = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(statistics)}
 
+        shapes = jax.eval_shape(lambda: state)
+
         def apply(params: Any, images: Any) -> Any:
-            present = jax.tree.map(lambda leaf: leaf, state)
+            present = jax.tree.map(lambda leaf: leaf, shapes)
             nnx.replace_by_pure_dict(present, params)
             return nnx.merge(definition, present, random)(images)
 
@@ -93,6 +96,7 @@ class Network:
             name=name,
             preprocessing=preprocessing,
             class_names=class_names,
+            leaves_of=leaves_of,
             frozen=frozen,
         )
 
@@ -104,6 +108,7 @@ class Network:
         name: str,
         preprocessing: Preprocessing,
         class_names: Sequence[str] | None = None,
+        leaves_of: Mapping[str, Sequence[str]] | None = None,
         **arguments: Any,
     ) -> Network:
         """Makes a network of a Flax Linen module and its variables.
@@ -111,16 +116,19 @@ class Network:
         Args:
             module: called as `module.apply(variables, images, **arguments)`.
             variables: all collections, `params` among them; the others are never damaged.
-            name, preprocessing, class_names: see `Network`.
+            name, preprocessing, class_names, leaves_of: see `Network`.
             arguments: for the module's call, such as `train=False`.
         """
-        variables = dict(variables)
+        from flax.linen import meta
+
+        variables = meta.unbox(dict(variables))
         return Network(
             lambda params, images: module.apply(params, images, **arguments),
             variables,
             name=name,
             preprocessing=preprocessing,
             class_names=class_names,
+            leaves_of=leaves_of,
             frozen={path for path in leaf_paths(variables) if not path.startswith("params/")},
             collections=True,
         )
@@ -139,7 +147,12 @@ class Network:
             return self._programs[images]
         shape = (images, *self.preprocessing.shape)
         with jax.default_matmul_precision(PRECISION):
-            program = trace(self.apply, self.params, jax.ShapeDtypeStruct(shape, np.float32))
+            try:
+                program = trace(self.apply, self.params, jax.ShapeDtypeStruct(shape, np.float32))
+            except (TypeError, ValueError) as error:
+                raise SpecificationError(
+                    f"{self.name} cannot take images of shape {shape}: {first_line(error)}"
+                ) from error
         logits = program.shapes[program.output].shape
         if len(logits) != 2 or logits[0] != images:
             raise SpecificationError(

@@ -43,8 +43,8 @@ def make_dataset(
     """
     import xarray
 
-    variables = {name: (_DIMENSIONS, values.copy()) for name, values in trials.items()}
-    variables |= {f"clean_{name}": (("block",), values.copy()) for name, values in clean.items()}
+    variables = {name: (_DIMENSIONS, values) for name, values in trials.items()}
+    variables |= {f"clean_{name}": (("block",), values) for name, values in clean.items()}
     seeds, blocks = trials["images"].shape[-2:]
     result = xarray.Dataset(
         variables,
@@ -59,7 +59,10 @@ def make_dataset(
 
 def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
     """The same result with the sums of all blocks added, in block order."""
-    return result.sum("block", keep_attrs=True) if "block" in result.dims else result
+    if "block" not in result.dims:
+        return result
+    # A NaN of a user's metric must not turn into a smaller sum.
+    return result.sum("block", skipna=False, keep_attrs=True)
 
 
 def accuracy(
@@ -80,8 +83,8 @@ def accuracy(
 
     Returns:
         Dims perturbation, layer, strength; variables `mean`, `low`, `high`, `std` (over seeds),
-        `seeds` and `images` (per seed), NaN where nothing was run; `clean`, the undamaged
-        network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
+        `seeds` and `images` (per seed), NaN where no trial has seen all images; `clean`, the
+        undamaged network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
 
     Raises:
         SpecificationError: an unknown metric, or blocks that are needed and not there.
@@ -103,8 +106,9 @@ def accuracy(
                 'over="seeds+images" needs the blocks: sweep(..., blocks=True) or '
                 "open_run(..., blocks=True)"
             )
-        values = per_image(result, metric)
-        mean, low, high, std, seeds = seed_and_image_interval(values.values, confidence)
+        seen = _counted(result, metric).where(_whole(result), np.nan)
+        sums = result[metric].values.astype(np.float64)
+        mean, low, high, std, seeds = seed_and_image_interval(sums, seen.values, confidence)
         estimand = "mean over damage draws and over images like these"
         method = "two-way random effects (seed, block), Satterthwaite"
     else:
@@ -116,23 +120,37 @@ def accuracy(
         coords={name: result.coords[name] for name in _DIMENSIONS[:3]},
         attrs=dict(metric=metric, estimand=estimand, method=method, confidence=confidence),
     )
-    made["images"] = summed["images"].max("seed")
+    made["images"] = summed["images"].where(_whole(summed), 0).max("seed")
     made.attrs["clean"] = float(per_image(summed, metric, "clean_"))
     return made
 
 
 def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
-    """A metric's sum over the images that count for it; NaN where none was seen.
+    """A metric's sum over the images that count for it, of trials that have seen all images.
+
+    NaN for the others: a trial that was not run, or one that was interrupted and has seen other
+    images than the trial beside it.
 
     Args:
-        result: any result.
+        result: any result, its blocks added.
         metric: one of its metrics.
         prefix: "clean_" for the undamaged network.
     """
+    seen = _counted(result, metric, prefix)
+    shares = result[prefix + metric] / seen.where(seen > 0)
+    return shares.astype(np.float64) if prefix else shares.where(_whole(result)).astype(np.float64)
+
+
+def _counted(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
+    """The images that count for a metric: a loss is over those with finite logits."""
     seen = result[f"{prefix}images"]
-    if metric == "loss":
-        seen = seen - result[f"{prefix}nonfinite"]
-    return (result[prefix + metric] / seen.where(seen > 0)).astype(np.float64)
+    return seen - result[f"{prefix}nonfinite"] if metric == "loss" else seen
+
+
+def _whole(result: xarray.Dataset) -> xarray.DataArray:
+    """Which trials have seen all images."""
+    summed = sum_blocks(result)
+    return summed["images"] == summed["clean_images"]
 
 
 def check_new_run(folder: str | Path) -> Path:
@@ -158,7 +176,11 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "sweep.json", lambda path: path.write_text(json.dumps(record, indent=1)))
-    _replace(folder / "results.nc", lambda path: result.to_netcdf(path, engine="h5netcdf"))
+    packed = {name: {"zlib": True} for name in result.data_vars}
+    _replace(
+        folder / "results.nc",
+        lambda path: result.to_netcdf(path, engine="h5netcdf", encoding=packed),
+    )
     trials = sum_blocks(result).drop_vars(
         [n for n in result.data_vars if "seed" not in result[n].dims]
     )

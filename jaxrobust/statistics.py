@@ -16,7 +16,7 @@ FEWEST_SEEDS = 3
 def seed_interval(
     values: Float[np.ndarray, "*cells seeds"], confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "*cells"], ...]:
-    """Student-t interval of the mean over seeds; NaN marks a seed that was not run.
+    """Student-t interval of the mean over seeds; NaN marks a seed that was not run (no other does).
 
     mean ± t(1 - α/2, n - 1) · s / √n, with s the sample standard deviation over the n seeds that
     were run. The images are taken as given: all seeds saw the same ones.
@@ -25,7 +25,7 @@ def seed_interval(
         mean, low, high, std and number of seeds, each [*cells]. With no seeds the mean is NaN,
         with one seed the std too, below 3 seeds low and high too.
     """
-    run = np.isfinite(values)
+    run = ~np.isnan(values)
     n = run.sum(-1)
     safe = np.maximum(n, 1)
     mean = np.where(n > 0, np.where(run, values, 0).sum(-1) / safe, np.nan)
@@ -37,39 +37,48 @@ def seed_interval(
 
 
 def seed_and_image_interval(
-    values: Float[np.ndarray, "*cells seeds blocks"], confidence: float = 0.95
+    sums: Float[np.ndarray, "*cells seeds blocks"],
+    images: Float[np.ndarray, "*cells seeds blocks"],
+    confidence: float = 0.95,
 ) -> tuple[Float[np.ndarray, "*cells"], ...]:
     """Interval of the mean over seeds and over images like these, from a two-way layout.
 
     y[s, b] = μ + seed[s] + block[b] + rest[s, b], all random. With the mean squares of a two-way
     analysis of variance, Var(ȳ) = (MS_seed + MS_block - MS_rest) / (n_s · n_b), never below the
-    largest of the three over n_s · n_b, and Satterthwaite's degrees of freedom. Source: Searle,
-    Casella and McCulloch, "Variance Components" (1992), chapter 4.
+    largest of the three over n_s · n_b, and Satterthwaite's degrees of freedom. The mean counts
+    every image; the mean squares come from the blocks of full size. Source: Searle, Casella and
+    McCulloch, "Variance Components" (1992), chapter 4.
 
     Args:
-        values: mean per image of each seed and block; a seed with a NaN is left out.
+        sums: of a quantity over the images of each seed and block; a seed with a NaN is left out.
+        images: how many images each sum is over.
 
     Returns:
-        As `seed_interval`; std is over seeds. NaN intervals below 3 seeds or 2 blocks.
+        As `seed_interval`; std is over seeds. NaN intervals below 3 seeds or 2 full blocks.
     """
+    mean, _, _, std, n = seed_interval(sums.sum(-1) / images.sum(-1), confidence)
+    size = np.fmax.reduce(images.reshape(-1, images.shape[-1]), axis=0)
+    full = size == np.fmax.reduce(size)
+    blocks = int(full.sum())
+    values = (sums / images)[..., full]
     per_seed = values.mean(-1)
-    mean, _, _, std, n = seed_interval(per_seed, confidence)
-    run = np.isfinite(per_seed)[..., None]
-    blocks = values.shape[-1]
+    run = ~np.isnan(per_seed)[..., None]
     seeds = np.maximum(n, 1)
     per_block = np.where(run, values, 0).sum(-2) / seeds[..., None]
-    fitted = per_seed[..., None] + per_block[..., None, :] - mean[..., None, None]
+    centre = per_block.mean(-1)
+    fitted = per_seed[..., None] + per_block[..., None, :] - centre[..., None, None]
     rest = np.where(run, values - fitted, 0)
     freedom_seed, freedom_block = np.maximum(n - 1, 1), max(blocks - 1, 1)
     freedom_rest = freedom_seed * freedom_block
-    ms_seed = blocks * np.where(n > 1, std, 0) ** 2
-    ms_block = seeds * ((per_block - mean[..., None]) ** 2).sum(-1) / freedom_block
+    around = np.where(run[..., 0], per_seed - centre[..., None], 0)
+    ms_seed = blocks * (around**2).sum(-1) / freedom_seed
+    ms_block = seeds * ((per_block - centre[..., None]) ** 2).sum(-1) / freedom_block
     ms_rest = (rest**2).sum((-2, -1)) / freedom_rest
     total = ms_seed + ms_block - ms_rest
     total = np.maximum(total, np.maximum(np.maximum(ms_seed, ms_block), ms_rest))
     spread = ms_seed**2 / freedom_seed + ms_block**2 / freedom_block + ms_rest**2 / freedom_rest
     freedom = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1), 1)
-    half = stdtrit(freedom, 0.5 + confidence / 2) * np.sqrt(total / (seeds * blocks))
+    half = stdtrit(freedom, 0.5 + confidence / 2) * np.sqrt(total / (seeds * max(blocks, 1)))
     half = np.where((n < FEWEST_SEEDS) | (blocks < 2), np.nan, half)
     return mean, mean - half, mean + half, std, n
 

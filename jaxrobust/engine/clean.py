@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.engine.plan import free_memory, images_per_step
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Metric
 from jaxrobust.errors import SpecificationError
@@ -18,6 +21,23 @@ from jaxrobust.network import Network
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some consecutive images as the network takes them.
+
+    Attributes:
+        index: int [batch], their positions.
+        inputs: float32 [batch, height, width, channels], on the device.
+        labels: int32 [batch].
+        present: bool [batch], False for the padding behind the last image.
+    """
+
+    index: np.ndarray
+    inputs: Array
+    labels: np.ndarray
+    present: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,12 +57,13 @@ class Images:
         """Reads all images of a source whose labels are the network's classes."""
         return Images(*source.decode(0, len(source), network.preprocessing.crop))
 
-    def batch(self, network: Network, start: int, size: int) -> tuple[Array, Array, Array]:
-        """`size` images from `start`: input, labels, and which of them exist (not padding)."""
-        index = np.minimum(np.arange(start, start + size), len(self.labels) - 1)
+    def batch(self, network: Network, start: int, size: int) -> Batch:
+        """`size` images from `start`, the last image repeated behind the end."""
+        index = np.arange(start, start + size)
+        present = index < len(self.labels)
+        index = np.minimum(index, len(self.labels) - 1)
         inputs = network.preprocessing.normalise(self.pixels[index])
-        present = np.arange(start, start + size) < len(self.labels)
-        return jnp.asarray(inputs), jnp.asarray(self.labels[index]), jnp.asarray(present)
+        return Batch(index, jnp.asarray(inputs), self.labels[index], present)
 
 
 @dataclass(frozen=True)
@@ -57,59 +78,82 @@ class Clean:
     logits: Float[np.ndarray, "images classes"]
     sums: dict[str, np.ndarray]
 
-    @property
+    @cached_property
     def predictions(self) -> Int[np.ndarray, " images"]:
         """The class of the greatest logit; of equal ones the first."""
         return self.logits.argmax(1).astype(np.int32)
 
 
 def evaluate_clean(
-    network: Network, images: Images, block: int, metrics: Mapping[str, Metric]
+    network: Network,
+    images: Images,
+    block: int,
+    *,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+    memory: int | None = None,
 ) -> Clean:
     """Runs the undamaged network once over all images.
+
+    Args:
+        network, images: what is evaluated.
+        block: consecutive images that are counted together.
+        metrics: the user's own metrics by name.
+        memory: bytes that it may use; by default half of what is free.
 
     Raises:
         SpecificationError: an image's logits depend on the images beside it or on its place.
     """
+    count = len(images.labels)
+    memory = memory or free_memory() // 2
     whole = split(network, (), block)
-
-    @jax.jit
-    def logits_of(params: Any, batch: Array) -> Array:
-        shared = whole.shared(params)
-        return whole.suffix({}, params, shared, whole.prefix(params, shared, batch))
+    size = images_per_step(whole, count, images=count, block=block, memory=memory)
+    _check_independent(network, images)
+    forward = _forward(network, size)
+    blocks = max(size // block, 1)
 
     @jax.jit
     def sums_of(logits: Array, labels: Array, present: Array) -> dict[str, Array]:
         predictions = jnp.argmax(logits, 1).astype(jnp.int32)
-        return score(logits, labels, present, predictions, logits, 1, metrics)
+        return score(logits, labels, present, predictions, logits, blocks, metrics)
 
-    rows, sums = [], []
-    for start in range(0, len(images.labels), block):
-        batch, labels, present = images.batch(network, start, block)
-        logits = logits_of(network.params, batch)
-        if start == 0:
-            _check_independent(network.name, logits_of, network.params, batch, logits)
+    rows = []
+    sums: dict[str, np.ndarray] = {}
+    for start in range(0, count, size):
+        batch = images.batch(network, start, size)
+        logits = forward(network.params, batch.inputs)
         rows.append(np.asarray(logits, np.float32))
-        sums.append(jax.tree.map(np.asarray, sums_of(logits, labels, present)))
-    joined = {name: np.concatenate([each[name] for each in sums]) for name in sums[0]}
-    return Clean(np.concatenate(rows)[: len(images.labels)], joined)
+        for name, values in sums_of(logits, batch.labels, batch.present).items():
+            kind = np.int32 if values.dtype == jnp.int32 else np.float64
+            own = sums.setdefault(name, np.zeros(-(-count // block), kind))[start // block :]
+            own[:blocks] += np.asarray(values)[: len(own)]
+    return Clean(np.concatenate(rows)[:count], sums)
 
 
-def _check_independent(
-    name: str, logits_of: Callable, params: Any, batch: Array, logits: Array
-) -> None:
-    """Three images alone, among others and twice must give the same logits."""
-    few = min(3, len(batch))
-    last = np.arange(len(batch)) >= len(batch) - few
+def _forward(network: Network, size: int) -> Callable[[Any, Array], Array]:
+    parts = split(network, (), size)
+
+    def forward(params: Any, inputs: Array) -> Array:
+        shared = parts.shared(params)
+        return parts.suffix({}, params, shared, parts.prefix(params, shared, inputs))
+
+    return jax.jit(forward)
+
+
+def _check_independent(network: Network, images: Images) -> None:
+    """Three images beside others, in other places, among blank images and twice."""
+    few, size = 3, 8
+    forward = _forward(network, size)
+    batch = images.batch(network, 0, size).inputs
     moved = jnp.roll(batch, -few, axis=0)
-    alone = jnp.where(last[:, None, None, None], moved, 0.0)
-    expected = np.asarray(logits[:few])
+    blank = jnp.zeros_like(batch).at[-few:].set(batch[:few])
+    expected = np.asarray(forward(network.params, batch))[:few]
     tolerance = 1e-3 * (np.abs(expected[np.isfinite(expected)]).max(initial=0.0) + 1e-6)
-    for how, other in (("twice", batch), ("in another place", moved), ("alone", alone)):
-        rows = logits_of(params, other)
-        found = np.asarray(rows[:few] if how == "twice" else rows[-few:])
+    ways = {"the second time": batch, "in another place": moved, "beside blank images": blank}
+    for how, other in ways.items():
+        rows = np.asarray(forward(network.params, other))
+        found = rows[:few] if other is batch else rows[-few:]
         if not np.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
             raise SpecificationError(
-                f"{name} gives an image other logits {how}: normalisation in training mode or "
-                "live dropout? Pass the network in evaluation mode"
+                f"{network.name} gives an image other logits {how}: normalisation in training "
+                "mode or live dropout? Pass the network in evaluation mode"
             )

@@ -6,10 +6,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 
+from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.hoist import Split
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation, draw_shapes
@@ -20,7 +21,10 @@ Mode = Literal["vmap", "map"]
 _CPU_WORKING_SET = 256 * 2**20
 # A kernel above this, damaged in several trials at once, costs more to lay out than it saves.
 _LARGEST_VMAPPED_LEAF = 4 * 2**20
-_MOST_TRIALS_PER_STEP = 256
+_MOST_VMAPPED_TRIALS = 256
+_MOST_MAPPED_TRIALS = 8
+# An interrupted round leaves trials that have not seen all images: few enough to lose.
+_MOST_STEPS_PER_ROUND = 32
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Options:
         trials_per_step: trials in one call.
         mode: `vmap` runs the trials of a step as one batch, `map` one after the other.
         hoist: False runs the whole network for every trial, to compare with.
+
+    Raises:
+        SpecificationError: a number below 1, or an unknown mode.
     """
 
     memory: int | None = None
@@ -41,6 +48,28 @@ class Options:
     trials_per_step: int | None = None
     mode: Mode | None = None
     hoist: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "images_per_step", "trials_per_step"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SpecificationError(f"option {name}={value}: at least 1 is needed")
+        if self.mode not in (None, *get_args(Mode)):
+            raise SpecificationError(unknown("mode", str(self.mode), get_args(Mode)))
+
+    def check_block(self, block: int) -> None:
+        """Raises SpecificationError for steps that are neither whole blocks nor parts of one."""
+        size = self.images_per_step
+        if size is not None and size % block and block % size:
+            raise SpecificationError(
+                f"option images_per_step={size}: a multiple or a divisor of the block, {block}, "
+                "is needed"
+            )
+
+    @property
+    def budget(self) -> int:
+        """Bytes that the sweep may use."""
+        return self.memory or free_memory() // 2
 
 
 @dataclass(frozen=True)
@@ -96,41 +125,58 @@ def make_plan(
         images, block, seeds: of the specification.
         options: what the user has fixed.
     """
-    memory = options.memory or free_memory() // 2
-    target = memory // 2
-    if jax.default_backend() == "cpu":
-        target = min(target, _CPU_WORKING_SET)
-    sizes = [
-        leaf.size * leaf.dtype.itemsize for layer in layers for leaf in layer.leaves if leaf.shape
-    ]
-    mode = options.mode or _mode(layers, max(sizes, default=0))
-    per_trial = max(sum(sizes), 1)
-
-    # Everything that grows with trials × images, for one of each.
-    per_image = max(split.suffix_peak_bytes / block, 1)
-    together = max(int(target / per_image), 1)
+    memory = options.budget
+    sizes = [leaf.size * leaf.dtype.itemsize for layer in layers for leaf in layer.leaves]
+    mode = options.mode or _mode(layers, max(sizes))
+    per_trial = sum(sizes)
     counts = [trials for _, trials in perturbations]
+
+    # Trials × images that fit beside each other in the suffix.
+    fit = max(int(_working_set(memory) * block / max(split.suffix_peak_bytes, 1)), 1)
+    size = options.images_per_step or images_per_step(
+        split, fit if mode == "map" else min(fit, block), images=images, block=block, memory=memory
+    )
+    held = max(memory // 8 // per_trial, 1)
     if mode == "map":
-        images_per_step = options.images_per_step or _whole_blocks(together, block, images)
-        trials = max(1, min(memory // 8 // per_trial, 8, max(counts)))
+        trials = min(held, _MOST_MAPPED_TRIALS, max(counts))
     else:
-        images_per_step = options.images_per_step or _whole_blocks(
-            min(together, block), block, images
-        )
-        fit = max(1, together // images_per_step)
-        trials = max(1, min(fit, memory // 8 // per_trial, _MOST_TRIALS_PER_STEP, max(counts)))
+        trials = min(held, _MOST_VMAPPED_TRIALS, max(counts), max(fit // size, 1))
         trials = _least_padding(counts, trials)
     trials = options.trials_per_step or trials
 
-    noise = max((_noise_bytes(p, layers) for p, _ in perturbations), default=0)
+    noise = max(max(_noise_bytes(p, layers) for p, _ in perturbations), 1)
+    groups = -(-seeds // min(max(memory // 8 // noise, 1), seeds))
     return Plan(
-        images_per_step=images_per_step,
+        images_per_step=size,
         trials_per_step=trials,
         mode=mode,
-        seeds_per_draw=max(1, min(seeds, int(memory // 8 // max(noise, 1)))),
-        steps_per_round=max(1, memory // 8 // (per_trial * trials)),
-        keep_residuals=split.residual_bytes / block * images <= memory / 4,
+        seeds_per_draw=-(-seeds // groups),
+        steps_per_round=min(max(held // trials, 1), _MOST_STEPS_PER_ROUND),
+        keep_residuals=split.residual_bytes / block * images <= memory / 2,
     )
+
+
+def images_per_step(split: Split, fit: int, *, images: int, block: int, memory: int) -> int:
+    """How many images one call runs: whole blocks or an equal part of one.
+
+    Args:
+        split: the network split for a batch of one block.
+        fit: the most that the suffix can take.
+        images, block: of the specification.
+        memory: bytes that the sweep may use.
+    """
+    prefix = int(_working_set(memory) * block / max(split.prefix_peak_bytes, 1))
+    most = max(min(fit, prefix), 1)
+    if most >= block and images > block:
+        return min(most // block, -(-images // block)) * block
+    parts = [part for part in range(1, block + 1) if block % part == 0]
+    enough = next((part for part in parts if part >= images), block)
+    return max(part for part in parts if part <= min(most, enough))
+
+
+def _working_set(memory: int) -> int:
+    cpu = jax.default_backend() == "cpu"
+    return min(memory // 4, _CPU_WORKING_SET) if cpu else memory // 4
 
 
 def _mode(layers: Sequence[Layer], largest: int) -> Mode:
@@ -138,18 +184,6 @@ def _mode(layers: Sequence[Layer], largest: int) -> Mode:
     kernels = sum(leaf.role == "kernel" for layer in layers for leaf in layer.leaves)
     twice = any(layer.uses > 1 or layer.loop is not None for layer in layers)
     return "map" if kernels > 1 or twice or largest > _LARGEST_VMAPPED_LEAF else "vmap"
-
-
-def _whole_blocks(fit: int, block: int, images: int) -> int:
-    """The most images, at most `fit`, that are whole blocks or an equal part of one.
-
-    No more than it takes to go through all images at once.
-    """
-    if fit >= block and images > block:
-        return min(fit // block, -(-images // block)) * block
-    parts = [part for part in range(1, block + 1) if block % part == 0]
-    enough = next((part for part in parts if part >= images), block)
-    return max(part for part in parts if part <= min(fit, enough))
 
 
 def _least_padding(counts: Sequence[int], most: int) -> int:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.engine.clean import Clean, Images, evaluate_clean
@@ -34,23 +35,44 @@ _UNDER_WAY = 2
 
 @dataclass(frozen=True)
 class _Swept:
-    """A perturbation in the sweep: its row, and the (strength column, seed) of its trials."""
+    """A perturbation in the sweep.
+
+    Attributes:
+        row: its index in the specification.
+        columns: the indices of the strengths that are run.
+        identity: the index of the strength that changes nothing, if it is asked for.
+        seeds: how many seeds are run: one if it is deterministic.
+    """
 
     row: int
     perturbation: Perturbation
-    trials: list[tuple[int, int]]
+    columns: list[int]
+    identity: int | None
+    seeds: int
 
     @staticmethod
     def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[_Swept]:
-        return [_Swept(row, p, _trials(spec, row, p)) for row, p in enumerate(perturbations)]
+        swept = []
+        for row, (perturbation, (_, strengths)) in enumerate(
+            zip(perturbations, spec.strengths, strict=True)
+        ):
+            columns = [spec.grid.index(Decimal(strength)) for strength in strengths]
+            nothing = Decimal(str(perturbation.identity))
+            identity = next((c for c in columns if spec.grid[c] == nothing), None)
+            columns = [column for column in columns if column != identity]
+            seeds = spec.seeds if perturbation.draw else 1
+            swept.append(_Swept(row, perturbation, columns, identity, seeds))
+        return swept
 
+    @property
+    def trials(self) -> list[tuple[int, int]]:
+        """The (strength column, seed) of every trial, seed by seed."""
+        return self.of_seeds(0, self.seeds)
 
-def _trials(spec: Specification, row: int, perturbation: Perturbation) -> list[tuple[int, int]]:
-    identity = Decimal(str(perturbation.identity))
-    strengths = [Decimal(text) for text in spec.strengths[row][1]]
-    columns = [spec.grid.index(strength) for strength in strengths if strength != identity]
-    seeds = range(spec.seeds if perturbation.draw else 1)
-    return [(column, seed) for seed in seeds for column in columns]
+    def of_seeds(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Those of some consecutive seeds, as far as they are run."""
+        seeds = range(first, min(first + count, self.seeds))
+        return [(column, seed) for seed in seeds for column in self.columns]
 
 
 @dataclass(frozen=True)
@@ -71,52 +93,64 @@ class _Sums:
     values: dict[str, Array]
 
 
-def run(
-    network: Network,
-    images: Images,
-    spec: Specification,
-    perturbations: Sequence[Perturbation],
-    state: State,
-    *,
-    metrics: Mapping[str, Metric],
-    options: Options,
-    report: Report,
-    plans: list[dict[str, Any]],
-) -> None:
-    """Runs a sweep, adding every step's sums to its state as they come.
+@dataclass(frozen=True)
+class Job:
+    """Everything that a sweep is run from.
 
-    Args:
+    Attributes:
         network, images: what is damaged and what it looks at.
         spec: what to run.
         perturbations: those that the specification names, in its order.
-        state: empty at first; after an interruption it holds what was done.
         metrics: the user's own metrics by name.
         options: how to run it.
         report: called with what is being done, trial-images done and all of them.
+    """
+
+    network: Network
+    images: Images
+    spec: Specification
+    perturbations: Sequence[Perturbation]
+    metrics: Mapping[str, Metric]
+    options: Options
+    report: Report
+
+
+def run(job: Job, state: State, plans: list[dict[str, Any]]) -> None:
+    """Runs a sweep, adding every step's sums to its state as they come.
+
+    Args:
+        job: what to run, on what.
+        state: empty at first; after an interruption it holds what was done.
         plans: filled with the plan of each group of layers.
     """
-    report("undamaged", 0, 0)
-    clean = evaluate_clean(network, images, spec.block, metrics)
+    spec = job.spec
+    job.report("undamaged", 0, 0)
+    clean = evaluate_clean(
+        job.network, job.images, spec.block, metrics=job.metrics, memory=job.options.memory
+    )
     state.clean.update(clean.sums)
-    state.fill_identities(spec, {p.name: Decimal(str(p.identity)) for p in perturbations})
+    swept = _Swept.of(spec, job.perturbations)
+    for each in swept:
+        if each.identity is not None:
+            state.fill_identity(each.row, each.identity, each.seeds)
 
-    swept = [each for each in _Swept.of(spec, perturbations) if each.trials]
+    swept = [each for each in swept if each.trials]
     total = sum(len(each.trials) for each in swept) * len(spec.layers) * spec.images
     done = 0
-    for number, (group, names) in enumerate(spec.layers):
-        layers = [network.layers[name] for name in names]
-        report(group, done, total)
+    for number, (group, members) in enumerate(spec.layers):
+        layers = [job.network.layers[name] for name in members]
+        job.report(group, done, total)
         for touched, alike in _by_leaves(layers, swept).items():
-            work = _Group(network, images, spec, metrics, options, layers, touched, alike)
+            work = _Group(job, clean, layers, touched, alike)
             names = [each.perturbation.name for each in alike]
             plans.append({"layers": group, "perturbations": names, **asdict(work.plan)})
-            for step in work.steps(clean):
+            for step in work.steps():
                 values = {name: np.asarray(value) for name, value in step.values.items()}
                 for position, (column, seed) in enumerate(step.chunk.trials):
                     own = {name: value[position] for name, value in values.items()}
                     state.add((step.chunk.row, number, column, seed), step.first_block, own)
                     done += int(own["images"].sum())
-                report(group, done, total)
+                job.report(group, done, total)
 
 
 def _by_leaves(
@@ -142,27 +176,24 @@ class _Group:
 
     def __init__(
         self,
-        network: Network,
-        images: Images,
-        spec: Specification,
-        metrics: Mapping[str, Metric],
-        options: Options,
+        job: Job,
+        clean: Clean,
         layers: Sequence[Layer],
         touched: tuple[str, ...],
         swept: Sequence[_Swept],
     ) -> None:
-        self.network, self.images, self.spec = network, images, spec
-        self.layers, self.swept = layers, swept
+        self.job, self.clean, self.layers, self.swept = job, clean, layers, swept
+        network, spec, hoist = job.network, job.spec, job.options.hoist
         self.plan = plan = make_plan(
-            split(network, touched, spec.block, hoist=options.hoist),
+            split(network, touched, spec.block, hoist=hoist),
             layers,
             [(each.perturbation, len(each.trials)) for each in swept],
             images=spec.images,
             block=spec.block,
             seeds=spec.seeds,
-            options=options,
+            options=job.options,
         )
-        parts = split(network, touched, plan.images_per_step, hoist=options.hoist)
+        parts = split(network, touched, plan.images_per_step, hoist=hoist)
         blocks = max(plan.images_per_step // spec.block, 1)
         self._shared = jax.jit(parts.shared)(network.params)
         self._prefix = jax.jit(parts.prefix)
@@ -172,7 +203,7 @@ class _Group:
         ) -> dict[str, Array]:
             def one_trial(leaves: dict[str, Array]) -> dict[str, Array]:
                 logits = parts.suffix(leaves, params, shared, residuals)
-                return score(logits, *image_data, blocks=blocks, metrics=metrics)
+                return score(logits, *image_data, blocks=blocks, metrics=job.metrics)
 
             if plan.mode == "map":
                 return jax.lax.map(one_trial, leaves)
@@ -180,51 +211,45 @@ class _Group:
 
         self._step = jax.jit(step)
 
-    def steps(self, clean: Clean) -> Iterator[_Sums]:
-        """Runs everything; the damaged answers are compared with the clean ones."""
-        size = self.plan.images_per_step
-        predictions = clean.predictions
-        logits = clean.logits if self.spec.metrics else clean.logits[:, :0]  # only metrics read it
-        held: dict[int, list[Array]] = {}
+    def steps(self) -> Iterator[_Sums]:
+        """Runs everything; a few steps are under way while the caller adds up earlier ones."""
+        images, block = self.job.spec.images, self.job.spec.block
+        held: dict[int, tuple[Any, ...]] = {}
         under_way: deque[_Sums] = deque()
-        chunks = self._chunks()
-        for batch in _batches(chunks, self.plan.steps_per_round):
-            for start in range(0, self.spec.images, size):
-                inputs, labels, present = self.images.batch(self.network, start, size)
-                index = np.minimum(np.arange(start, start + size), self.spec.images - 1)
-                residuals = held.get(start)
-                if residuals is None:
-                    residuals = self._prefix(self.network.params, self._shared, inputs)
+        for chunks in _batches(self._chunks(), self.plan.steps_per_round):
+            for start in range(0, images, self.plan.images_per_step):
+                data = held.get(start) or self._image_data(start)
                 if self.plan.keep_residuals:
-                    held[start] = residuals
-                for chunk in batch:
-                    values = self._step(
-                        chunk.leaves,
-                        self.network.params,
-                        self._shared,
-                        residuals,
-                        labels,
-                        present,
-                        predictions[index],
-                        logits[index],
-                    )
-                    under_way.append(_Sums(chunk, start // self.spec.block, values))
+                    held[start] = data
+                for chunk in chunks:
+                    values = self._step(chunk.leaves, self.job.network.params, self._shared, *data)
+                    under_way.append(_Sums(chunk, start // block, values))
                     if len(under_way) > _UNDER_WAY:
                         yield under_way.popleft()
         yield from under_way
 
+    def _image_data(self, start: int) -> tuple[Any, ...]:
+        """Residuals of some images, and what their logits are compared with."""
+        network = self.job.network
+        batch = self.job.images.batch(network, start, self.plan.images_per_step)
+        residuals = self._prefix(network.params, self._shared, batch.inputs)
+        logits = self.clean.logits[batch.index]
+        logits = logits if self.job.metrics else logits[:, :0]  # only metrics read them
+        predictions = self.clean.predictions[batch.index]
+        return residuals, *map(jnp.asarray, (batch.labels, batch.present, predictions, logits))
+
     def _chunks(self) -> Iterator[_Chunk]:
         """Draws the noise of some seeds at a time and damages the leaves of a step's trials."""
+        spec, width = self.job.spec, self.plan.trials_per_step
         for each in self.swept:
-            seeds = sorted({seed for _, seed in each.trials})
-            for held in _batches(seeds, self.plan.seeds_per_draw):
-                width = min(self.plan.seeds_per_draw, len(seeds))
-                drawn = np.asarray([*held, *[held[-1]] * (width - len(held))], np.uint32)
-                noise = draw(each.perturbation, self.layers, self.spec.root, drawn)
-                mine = [trial for trial in each.trials if trial[1] in held]
-                for trials in _batches(mine, self.plan.trials_per_step):
-                    full = [*trials, *[trials[-1]] * (self.plan.trials_per_step - len(trials))]
-                    rows = np.asarray([held.index(seed) for _, seed in full], np.int32)
-                    strengths = [self.spec.grid[column] for column, _ in full]
+            seeds_per_draw = min(self.plan.seeds_per_draw, each.seeds)
+            for first in range(0, each.seeds, seeds_per_draw):
+                # The last group is padded with draws that nobody uses, so nothing is recompiled.
+                drawn = np.arange(first, first + seeds_per_draw, dtype=np.uint32)
+                noise = draw(each.perturbation, self.layers, spec.root, drawn)
+                for trials in _batches(each.of_seeds(first, seeds_per_draw), width):
+                    full = [*trials, *[trials[-1]] * (width - len(trials))]
+                    rows = np.asarray([seed - first for _, seed in full], np.int32)
+                    strengths = [spec.grid[column] for column, _ in full]
                     leaves = damage(each.perturbation, self.layers, noise, rows, strengths)
                     yield _Chunk(each.row, trials, leaves)

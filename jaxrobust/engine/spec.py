@@ -10,14 +10,20 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from jaxrobust.errors import SpecificationError, unknown
-from jaxrobust.layers import Layer, Selector, select
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.errors import SpecificationError, first_line, unknown
+from jaxrobust.layers import Selector, select
 from jaxrobust.network import PRECISION, Network
 from jaxrobust.networks.fingerprint import fingerprint
-from jaxrobust.perturbations import Perturbation, decimal, draw_shapes, find
+from jaxrobust.perturbations import Perturbation, check_fits, decimal, find
 
 DEFAULT_BLOCK = 50
-BUILT_IN_METRICS = ("top1", "top5", "changed", "loss")
+# What a result calls its own variables and dimensions.
+_TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
+_TAKEN += ("perturbation", "layer", "strength", "seed", "block")
 
 Metric = Callable[[Any, Any, Any], Any]
 Grid = str | Sequence[Any]
@@ -29,6 +35,7 @@ class Specification:
 
     Attributes:
         network: the network's name.
+        preprocessing: what it does to an image first, as JSON.
         parameters: fingerprint of its parameters.
         data: the data source's string.
         data_fingerprint: fingerprint of exactly these images and labels.
@@ -44,6 +51,7 @@ class Specification:
     """
 
     network: str
+    preprocessing: str
     parameters: str
     data: str
     data_fingerprint: str
@@ -128,6 +136,8 @@ def resolve_strengths(
     """
     by_name = {p.name: p for p in perturbations}
     if isinstance(strengths, Mapping):
+        # An import path stands for the name of what is found there.
+        strengths = {find(n).name if ":" in n else n: grid for n, grid in strengths.items()}
         for name in strengths:
             if name not in by_name:
                 raise SpecificationError(unknown("perturbation in strengths", name, by_name))
@@ -170,7 +180,7 @@ def specify(
     seeds: int,
     root: int,
     block: int,
-    metrics: Sequence[str],
+    metrics: Mapping[str, Metric],
 ) -> Specification:
     """Checks that a sweep can be run as asked, and writes down what it is.
 
@@ -179,46 +189,55 @@ def specify(
             images are indices of the network's classes.
         perturbations: from `resolve_perturbations`.
         strengths: from `resolve_strengths`.
-        metrics: names of the user's own metrics.
+        metrics: the user's own metrics by name.
 
     Raises:
         SpecificationError: anything that would fail later.
     """
     for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
-        if not isinstance(value, int) or not least <= value < 2**32:
+        if not isinstance(value, int | np.integer) or not least <= value < 2**32:
             raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
-    for name in metrics:
-        if name in (*BUILT_IN_METRICS, "images", "nonfinite") or name.startswith("clean_"):
-            raise SpecificationError(f"metric {name!r}: that name is taken by a built-in one")
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
+    for name, metric in metrics.items():
+        _check_metric(name, metric, network.classes)
     groups = select(network.layers, layers)
     for perturbation in perturbations:
-        for members in groups.values():
-            _check_fits(perturbation, [network.layers[name] for name in members])
+        for name in dict.fromkeys(name for members in groups.values() for name in members):
+            check_fits(perturbation, network.layers[name], strengths[perturbation.name])
     return Specification(
         network=network.name,
+        preprocessing=json.dumps(network.preprocessing.to_json(), sort_keys=True),
         parameters=fingerprint(network.params),
         data=images.name,
         data_fingerprint=images.fingerprint(),
         images=len(images),
-        block=block,
+        block=int(block),
         layers=tuple(groups.items()),
-        strengths=tuple((name, tuple(map(str, s))) for name, s in strengths.items()),
+        strengths=tuple((name, tuple(map(_plain, s))) for name, s in strengths.items()),
         import_paths=tuple((p.name, p.import_path) for p in perturbations if p.import_path),
-        seeds=seeds,
-        root=root,
+        seeds=int(seeds),
+        root=int(root),
         metrics=tuple(metrics),
     )
 
 
-def _check_fits(perturbation: Perturbation, layers: Sequence[Layer]) -> None:
-    for layer in layers:
-        amounts = perturbation.amount(layer, decimal(perturbation.high))
-        touched = {leaf.path for leaf in perturbation.leaves(layer)}
-        if set(amounts) != touched:
-            raise SpecificationError(
-                f"{perturbation.name} on {layer.name}: amounts for {sorted(amounts)}, "
-                f"but it touches {sorted(touched)}"
-            )
-        draw_shapes(perturbation, layer)
+def _plain(strength: Decimal) -> str:
+    """One notation for equal numbers: 0.20 is 0.2."""
+    return format(strength.normalize() + 0, "f")
+
+
+def _check_metric(name: str, metric: Metric, classes: int) -> None:
+    if name in _TAKEN or name.startswith("clean_"):
+        raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
+    logits = jax.ShapeDtypeStruct((3, classes), jnp.float32)
+    labels = jax.ShapeDtypeStruct((3,), jnp.int32)
+    try:
+        found = jax.eval_shape(metric, logits, labels, logits)
+    except (TypeError, ValueError) as error:
+        raise SpecificationError(f"metric {name!r} failed: {first_line(error)}") from error
+    if getattr(found, "shape", None) != (3,) or jnp.iscomplexobj(found):
+        raise SpecificationError(
+            f"metric {name!r} gave {found} for 3 images: one real number per image, "
+            "shape (3,), is needed"
+        )

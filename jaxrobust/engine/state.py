@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 
 from jaxrobust.engine.spec import Specification
+from jaxrobust.errors import SpecificationError
 
 COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
 
@@ -18,7 +18,7 @@ class State:
     """Sums over the images of each block.
 
     Attributes:
-        trials: by quantity: int64 counts (`images`, `top1`, `top5`, `changed`, `nonfinite`) and
+        trials: by quantity: int32 counts (`images`, `top1`, `top5`, `changed`, `nonfinite`) and
             float64 sums (`loss`, the user's metrics), each
             [perturbation, layer, strength, seed, block]. A trial that was not run has seen 0
             images.
@@ -29,10 +29,22 @@ class State:
     clean: dict[str, np.ndarray]
 
     @staticmethod
+    def check_size(spec: Specification, memory: int) -> None:
+        """Raises SpecificationError if the state would not fit into a quarter of the memory."""
+        cells = len(spec.strengths) * len(spec.layers) * len(spec.grid) * spec.seeds * spec.blocks
+        size = cells * (4 * len(COUNTS) + 8 * (1 + len(spec.metrics)))
+        if size > memory // 4:
+            raise SpecificationError(
+                f"{cells:,} trials × blocks need {size / 2**30:.1f} GiB of sums, more than a "
+                f"quarter of {memory / 2**30:.1f} GiB: use a larger block (now {spec.block}), "
+                "fewer seeds, strengths or layers"
+            )
+
+    @staticmethod
     def empty(spec: Specification) -> State:
         """Nothing has been seen yet."""
         shape = (len(spec.strengths), len(spec.layers), len(spec.grid), spec.seeds, spec.blocks)
-        kinds = dict.fromkeys(COUNTS, np.int64) | dict.fromkeys(("loss", *spec.metrics), np.float64)
+        kinds = dict.fromkeys(COUNTS, np.int32) | dict.fromkeys(("loss", *spec.metrics), np.float64)
         return State(
             trials={name: np.zeros(shape, kind) for name, kind in kinds.items()},
             clean={name: np.zeros(spec.blocks, kind) for name, kind in kinds.items()},
@@ -49,10 +61,7 @@ class State:
             own = self.trials[name][trial][first_block : first_block + len(values)]
             own += values[: len(own)]
 
-    def fill_identities(self, spec: Specification, identities: Mapping[str, Decimal]) -> None:
-        """Gives every trial at a perturbation's identity the undamaged network's sums."""
-        for row, (name, strengths) in enumerate(spec.strengths):
-            if identities[name] in map(Decimal, strengths):
-                column = spec.grid.index(identities[name])
-                for quantity, values in self.clean.items():
-                    self.trials[quantity][row, :, column] = values
+    def fill_identity(self, row: int, column: int, seeds: int) -> None:
+        """Gives all trials of a perturbation's row and strength's column the undamaged sums."""
+        for quantity, values in self.clean.items():
+            self.trials[quantity][row, :, column, :seeds] = values

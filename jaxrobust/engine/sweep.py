@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.plan import Options
-from jaxrobust.engine.run import Report, run
+from jaxrobust.engine.run import Job, Report, run
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,
     Grid,
@@ -94,6 +94,7 @@ def sweep(
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     metrics, options = dict(metrics or {}), options or Options()
+    options.check_block(block)
     source = images.with_classes(network.class_names, network.classes)
     spec = specify(
         network,
@@ -104,30 +105,20 @@ def sweep(
         seeds=seeds,
         root=root,
         block=block,
-        metrics=list(metrics),
+        metrics=metrics,
     )
+    State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
     report("decoding images", 0, 0)
     decoded = Images.decode(network, source)
-    plans: list[dict[str, Any]] = []
-    state = State.empty(spec)
-    finished = False
+    job = Job(network, decoded, spec, chosen, metrics, options, report)
+    state, plans, finished = State.empty(spec), [], False
     try:
-        run(
-            network,
-            decoded,
-            spec,
-            chosen,
-            state,
-            metrics=metrics,
-            options=options,
-            report=report,
-            plans=plans,
-        )
+        run(job, state, plans)
         finished = True
     finally:
         result = _label(spec, state, finished)
-        if folder is not None:
+        if folder is not None and state.trials["images"].any():
             write_run(folder, result, _record(spec, plans, finished))
     return result if blocks else sum_blocks(result)
 
@@ -223,8 +214,10 @@ def evaluate(network: Network, images: Any, *, block: int = DEFAULT_BLOCK) -> Ev
     """
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
+    if block < 1:
+        raise SpecificationError(f"block {block}: a whole number from 1 is needed")
     source = images.with_classes(network.class_names, network.classes)
-    sums = evaluate_clean(network, Images.decode(network, source), block, {}).sums
+    sums = evaluate_clean(network, Images.decode(network, source), block).sums
     total = {name: values.sum(dtype=float) for name, values in sums.items()}
     seen = int(total["images"])
 

@@ -6,9 +6,10 @@ import importlib
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ class Blueprint:
             checks.append(("list of class names", self.class_names, CLASS_NAMES))
         for kind, asked, known in checks:
             if asked not in known:
-                from jaxrobust.errors import unknown
-
                 raise SpecificationError(unknown(kind, asked, known))
 
     def module(self, seed: int = 0) -> nnx.Module:
@@ -79,11 +78,12 @@ class Blueprint:
         definition = getattr(importlib.import_module(where), name)
         return definition(**self.configuration, rngs=nnx.Rngs(seed))
 
-    def abstract(self) -> nnx.Module:
-        """Makes the Flax module with shapes in place of weights, so that it takes no memory."""
+    @cached_property
+    def _abstract(self) -> tuple[Any, Any]:
+        """The module's structure, and its state with shapes in place of weights."""
         from flax import nnx
 
-        return nnx.eval_shape(self.module)
+        return nnx.split(nnx.eval_shape(self.module))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The path of every parameter (`conv1/kernel`), with its shape."""
@@ -92,7 +92,7 @@ class Blueprint:
 
         from jaxrobust.layers import leaf_paths
 
-        params = nnx.to_pure_dict(nnx.state(self.abstract()))
+        params = nnx.to_pure_dict(self._abstract[1])
         leaves = jax.tree.leaves(params)
         return {path: x.shape for path, x in zip(leaf_paths(params), leaves, strict=True)}
 
@@ -111,12 +111,11 @@ class Blueprint:
 
         from jaxrobust.network import Network
 
-        module = self.abstract()
-        state = nnx.state(module)
+        structure, shapes = self._abstract
+        state = jax.tree.map(lambda leaf: leaf, shapes)
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, dict(params)))
-        nnx.update(module, state)
         return Network.from_nnx(
-            module,
+            nnx.merge(structure, state),
             name=self.name,
             preprocessing=self.preprocessing,
             class_names=self.read_class_names(),

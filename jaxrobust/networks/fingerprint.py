@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.layers import leaf_paths
@@ -23,6 +24,8 @@ def fingerprint(params: Any) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
         digest.update(array.view(np.uint8).data if array.size else b"")

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.porting.recipes import CAFFE_NPZ, TORCHVISION_ALEXNET, Recipe
 from jaxrobust.preprocessing import Preprocessing
@@ -136,8 +136,6 @@ def lookup(name: str) -> Entry:
         SpecificationError: If the name is unknown, with the closest ones that are known.
     """
     if name not in ZOO:
-        from jaxrobust.errors import unknown
-
         raise SpecificationError(unknown("network", name, ZOO))
     return ZOO[name]
 

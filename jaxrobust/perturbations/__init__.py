@@ -3,6 +3,7 @@
 from jaxrobust.perturbations.base import (
     REGISTRY,
     Perturbation,
+    check_fits,
     damage,
     decimal,
     draw,
@@ -22,6 +23,7 @@ __all__ = [
     "REGISTRY",
     "Description",
     "Perturbation",
+    "check_fits",
     "damage",
     "decimal",
     "describe",

@@ -101,7 +101,9 @@ def perturbation(
 
     def register(apply: Callable[[Leaves, Any, Amounts], Leaves]) -> Perturbation:
         built_in = apply.__module__.startswith("jaxrobust.")
-        path = None if built_in else f"{apply.__module__}:{apply.__name__}"
+        if not built_in and name in REGISTRY and REGISTRY[name].import_path is None:
+            raise SpecificationError(f"{name} is a built-in perturbation: choose another name")
+        path = None if built_in else f"{apply.__module__}:{apply.__qualname__}"
         made = Perturbation(name, amount, draw, apply, import_path=path, **options)
         REGISTRY[name] = made
         return made
@@ -227,6 +229,50 @@ def draw_shapes(perturbation: Perturbation, layer: Layer) -> Any:
     return jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), noise)
 
 
+def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Decimal]) -> None:
+    """Checks, without running it, that a perturbation can be applied to a layer.
+
+    Raises:
+        SpecificationError: it touches nothing there, or its functions don't fit each other.
+    """
+    where = f"{perturbation.name} on layer {layer.name}"
+    touched = {
+        leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for leaf in perturbation.leaves(layer)
+    }
+    if not touched:
+        raise SpecificationError(f"{where} touches no parameters: leave one of them out")
+    amounts = [perturbation.amount(layer, strength) for strength in strengths]
+    for path in {path for amount in amounts for path in amount} | set(touched):
+        if not all(path in amount for amount in amounts) or path not in touched:
+            raise SpecificationError(
+                f"{where}: amounts must be for exactly the leaves that it touches, "
+                f"{', '.join(touched)}; {path} is not in both"
+            )
+        if len({_is_count(amount[path]) for amount in amounts}) > 1:
+            raise SpecificationError(
+                f"{where}: amounts of {path} must be all whole numbers or all floats"
+            )
+    noise = draw_shapes(perturbation, layer)
+    first = jax.tree.map(lambda values: values[0], _stack(amounts))
+    made = jax.eval_shape(lambda *given: dict(perturbation.apply(*given)), touched, noise, first)
+    for path in touched.keys() | made.keys():
+        before, after = touched.get(path), made.get(path)
+        if (
+            before is None
+            or after is None
+            or (before.shape, before.dtype)
+            != (
+                after.shape,
+                after.dtype,
+            )
+        ):
+            raise SpecificationError(
+                f"{where}: apply was given {path} as {before} and returned {after}; "
+                "the same leaves, shapes and dtypes are needed"
+            )
+
+
 def draw(
     perturbation: Perturbation, layers: Sequence[Layer], root: int, seeds: Array | np.ndarray
 ) -> list[Any]:
@@ -275,7 +321,10 @@ def _stack(amounts: Sequence[Amounts]) -> dict[str, Any]:
     def stack(values: list[Any]) -> Any:
         if any(isinstance(value, Tracer) for value in values):
             return jnp.stack(values)
-        counts = all(isinstance(value, int | np.integer) for value in values)
-        return np.asarray(values, np.uint32 if counts else np.float32)
+        return np.asarray(values, np.uint32 if _is_count(values[0]) else np.float32)
 
     return {path: stack([amount[path] for amount in amounts]) for path in amounts[0]}
+
+
+def _is_count(amount: Any) -> bool:
+    return isinstance(amount, int | np.integer)

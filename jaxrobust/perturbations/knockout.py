@@ -41,8 +41,8 @@ def _unit_ranks(key: Any, layer: Layer, leaves: tuple[Leaf, ...]) -> dict[str, A
         if leaf.units != layer.units:
             raise SpecificationError(
                 f"layer {layer.name}: {leaf.path} has {leaf.units} output units, but the layer "
-                f"has {layer.units}: nodes cannot be knocked out in both; make them two layers "
-                "with leaves_of"
+                f"has {layer.units}: nodes cannot be knocked out in both; leave the layer out, or "
+                "make it two layers with leaves_of"
             )
     return {leaf.path: ranks.reshape(leaf.unit_shape) for leaf in leaves}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -51,8 +52,11 @@ def perturb(
         >>> int(damaged["dense"]["kernel"].sum()), int(damaged["dense"]["bias"].sum())
         (14, 4)
     """
-    table = network.layers if isinstance(network, Network) else layer_table(network)
-    params = network.params if isinstance(network, Network) else network
+    if isinstance(network, Network):
+        params, table = network.params, network.layers
+    else:  # a bare pytree, perhaps Flax Linen's, with its collections on top
+        linen = isinstance(network, Mapping) and "params" in network
+        params, table = network, layer_table(network, collections=linen)
     wanted, exact = find(perturbation), decimal(strength)
     wanted.check(exact)
     damaged = _one_trial(_together(table, layer), wanted, exact, seed, root)
@@ -72,9 +76,11 @@ def _one_trial(
 ) -> dict[str, Any]:
     if strength == decimal(perturbation.identity):
         return {}
-    if isinstance(seed, int) and not 0 <= seed < 2**32:
-        raise SpecificationError(f"seed {seed}: a whole number from 0 to 2^32 - 1 is needed")
-    seeds = np.asarray([seed], np.uint32) if isinstance(seed, int) else jnp.asarray(seed)[None]
+    for name, value in (("seed", seed), ("root", root)):
+        if isinstance(value, int | np.integer) and not 0 <= value < 2**32:
+            raise SpecificationError(f"{name} {value}: a whole number from 0 to 2^32 - 1 is needed")
+    known = isinstance(seed, int | np.integer)
+    seeds = np.asarray([seed], np.uint32) if known else jnp.asarray(seed)[None]
     noise = draw(perturbation, layers, root, seeds)
     damaged = damage(perturbation, layers, noise, np.zeros(1, np.int32), [strength])
     return {path: leaf[0] for path, leaf in damaged.items()}

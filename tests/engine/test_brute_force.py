@@ -109,7 +109,7 @@ WAYS = {
     "more trials than there are": (10, jr.Options(trials_per_step=64)),
     "map": (10, jr.Options(mode="map", trials_per_step=3)),
     "no hoisting": (10, jr.Options(hoist=False)),
-    "next to no memory": (10, jr.Options(memory=1)),
+    "next to no memory": (10, jr.Options(memory=2**20)),
 }
 
 

@@ -1,0 +1,276 @@
+"""The command: what it prints, what it writes, and how it ends when asked for nonsense."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxrobust as jr
+from jaxrobust.cli import main
+from jaxrobust.networks import checkpoint
+from jaxrobust.networks.blueprint import Blueprint
+from jaxrobust.networks.zoo import ZOO
+from jaxrobust.perturbations import REGISTRY
+
+SIDE, CLASSES, IMAGES = 32, 4, 22
+BLUEPRINT = Blueprint(
+    "small",
+    "alexnet",
+    {
+        "classes": CLASSES,
+        "image_size": (SIDE, SIDE),
+        "conv1_kernel": 3,
+        "conv1_stride": 1,
+        "conv1_padding": 1,
+        "widths": (4, 4, 4, 4, 4),
+        "dense_width": 8,
+    },
+    jr.Preprocessing((SIDE, SIDE), SIDE, "squash", mean=(128.0,), std=(64.0,)),
+)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    random = np.random.default_rng(0)
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for path, shape in BLUEPRINT.shapes().items():
+        layer, leaf = path.split("/")
+        spread = 1.5 / np.sqrt(np.prod(shape[:-1]) or 1)
+        params.setdefault(layer, {})[leaf] = random.normal(0, spread, shape).astype(np.float32)
+    folder = tmp_path_factory.mktemp("networks") / "small"
+    checkpoint.save(folder, BLUEPRINT, params, source={"how": "at random"})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "random.npz"
+    random = np.random.default_rng(1)
+    images = random.integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8)
+    np.savez(path, images=images, labels=np.arange(IMAGES) % CLASSES)
+    return f"npz:{path}"
+
+
+def ends_with(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which a wrong command ends, with exit status 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and error.startswith("jaxrobust: error: ")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("networks", list(ZOO)),
+        ("perturbations", list(REGISTRY)),
+        ("data", ["npz:PATH", "tar:PATH", "folder:PATH"]),
+    ],
+)
+def test_list_prints_a_table(
+    what: str, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["list", what])
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith({"networks": "network", "data": "source"}.get(what, "perturbation"))
+    assert set(names) <= {row.split()[0] for row in rows}
+    last = header.index("what it ")
+    assert all(row[last - 1] == " " and row[last] != " " for row in rows), "aligned"
+
+
+@pytest.mark.parametrize("command", ["list", "evaluate", "sweep", "port"])
+def test_the_help_of_every_command_has_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"Example: jaxrobust {command} " in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    words = capsys.readouterr().out.split()
+    assert {"list", "evaluate", "sweep", "port"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import jaxrobust.cli",
+        "import jaxrobust",
+        "from jaxrobust.cli import main; main(['list', 'networks'])",
+        "from jaxrobust.cli import main; main(['list', 'data'])",
+    ],
+)
+def test_the_command_starts_without_jax(program: str) -> None:
+    program += "; import sys; print(sorted({'jax', 'flax', 'orbax'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_evaluate_prints_the_counts_as_json(
+    network: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["evaluate", network, "--data", data, "--images", "17", "--json"])
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    net, source = jr.load(network), jr.images(data)[:17]
+    batch, labels = net.prepare(source)
+    ranks = (-np.asarray(net.apply(net.params, batch))).argsort(1)
+    assert json.loads(out) == {
+        "images": 17,
+        "top1": int((ranks[:, 0] == labels).sum()),
+        "top5": 17,  # of four classes every one is among the first five
+    }
+
+
+def test_evaluate_resizes_as_asked(
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(2)
+    for label in "abcd":
+        (tmp_path / label).mkdir()
+        for index in range(2):
+            pixels = random.integers(0, 256, (40, 70, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / label / f"{index}.png")
+    losses = set()
+    for resize in ("squash", "shorter"):
+        main(["evaluate", network, "--data", f"folder:{tmp_path}", "--resize", resize])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("top-1") and lines[0].endswith("of 8 images")
+        losses.add(next(line for line in lines if line.startswith("loss")))
+    assert len(losses) == 2
+
+
+def test_sweep_runs_and_writes_a_result(
+    network: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["sweep", network, "--data", data, "--images", "20", "--block", "10"]
+    arguments += ["--perturbations", "synapse_knockout", "weight_noise"]
+    arguments += ["--layers", "fc[78]", "--seeds", "3", "--root", "5", "--out", str(out)]
+    arguments += ["--strengths", "synapse_knockout=0:0.6:0.3", "weight_noise=0,1"]
+    main(arguments)
+    printed = capsys.readouterr()
+    expected = jr.sweep(
+        jr.load(network),
+        jr.images(data)[:20],
+        perturbations=["synapse_knockout", "weight_noise"],
+        layers=["fc7", "fc8"],
+        strengths={"synapse_knockout": [0, 0.3, 0.6], "weight_noise": [0, 1]},
+        seeds=3,
+        root=5,
+        block=10,
+    )
+    found = jr.open_run(out)
+    assert found.identical(expected)
+    assert int((found.images > 0).sum()) == (3 + 2) * 2 * 3
+
+    lines = printed.out.splitlines()
+    cells = jr.accuracy(found, "top1")
+    assert lines[0] == f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})"
+    assert lines[1].split() == ["layer", "synapse_knockout", "0.3", "weight_noise", "1"]
+    for line, layer in zip(lines[2:4], ("fc7", "fc8"), strict=True):
+        cell = cells.sel(perturbation="synapse_knockout", layer=layer, strength=0.3)
+        assert line.split()[:2] == [layer, f"{float(cell['mean']):.1%}"]
+    assert lines[-1].startswith(f"results: {out}/results.nc")
+
+
+def test_sweep_damages_groups_and_can_be_quiet(
+    network: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["sweep", network, "--data", data, "--out", str(out), "--quiet"]
+    arguments += ["--layers", "late=fc7,fc8", "last=fc8", "--seeds", "1"]
+    main([*arguments, "--perturbations", "node_knockout", "--strengths", "0.5"])
+    assert capsys.readouterr() == ("", "")
+    assert list(jr.open_run(out).layer.values) == ["late", "last"]
+    layers = json.loads((out / "sweep.json").read_text())["specification"]["layers"]
+    assert layers == [["late", ["fc7", "fc8"]], ["last", ["fc8"]]]
+
+
+def test_an_interrupted_sweep_says_where_its_result_is(
+    network: str,
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    # By import_module: as an attribute of its package the module is hidden by the function.
+    monkeypatch.setattr(import_module("jaxrobust.engine.sweep"), "run", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main(["sweep", network, "--data", data, "--out", str(tmp_path / "run"), "--quiet"])
+    assert caught.value.code == 130
+    error = capsys.readouterr().err
+    assert f"interrupted: what was done is in {tmp_path / 'run'}" in error
+    assert jr.open_run(tmp_path / "run").attrs["finished"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layers", "fc9"], "unknown layer 'fc9': did you mean fc8"),
+        (["--layers", "late=fc7", "fc8"], "either all of the form GROUP=LAYER,LAYER, or none"),
+        (["--perturbations", "synapses"], "unknown perturbation 'synapses': did you mean synapse"),
+        (["--strengths", "0:2:0.5"], "strength 1.5 of synapse_knockout is outside its range"),
+        (["--strengths", "0:1:0.3"], "steps of 0.3 do not lead from 0 to 1"),
+        (["--strengths", "0:1:0.5", "weight_noise=1"], "one grid for all, or PERTURBATION=GRID"),
+        (["--strengths", "resample=0.5"], "unknown perturbation in strengths 'resample'"),
+        (["--seeds", "0"], "seeds 0: a whole number from 1 is needed"),
+        (["--images", "23"], "--images 23: npz:"),
+        (["--images", "0"], "--images 0: npz:"),
+        (["--data", "npz:nowhere.npz"], "nowhere.npz"),
+        (["--data", "pictures:here"], "'pictures:here' is not a data source; possible: "),
+    ],
+)
+def test_a_sweep_that_cannot_be_run_ends_in_one_line(
+    options: list[str],
+    message: str,
+    network: str,
+    data: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    error = ends_with(
+        ["sweep", network, "--data", data, "--out", str(out), "--quiet", *options], capsys
+    )
+    assert message in error
+    assert not out.exists()
+
+
+def test_other_commands_end_in_one_line_too(
+    network: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "used").touch()
+    sweep = ["sweep", network, "--data", data, "--out", str(tmp_path)]
+    assert "choose a folder that is new" in ends_with(sweep, capsys)
+    error = ends_with(["evaluate", "squeezenet-1.1-cafe", "--data", data], capsys)
+    assert "unknown network 'squeezenet-1.1-cafe': did you mean squeezenet-1.1-caffe" in error
+    assert "no checkpoint folder" in ends_with(["evaluate", "runs/none", "--data", data], capsys)
+    port = ["port", "squeezenet-1.1-caffe", str(tmp_path / "none.npz"), "--out"]
+    assert "none.npz" in ends_with([*port, str(tmp_path / "ported")], capsys)
+
+
+@pytest.mark.parametrize("arguments", [[], ["destroy"], ["evaluate"], ["list", "everything"]])
+def test_arguments_that_cannot_be_understood_end_with_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
