@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from jaxrobust.errors import SpecificationError
+
 # The parameter of a call equation that holds the jaxpr it calls, by primitive name (the names of
 # one primitive differ between JAX versions).
 _CALLED = {
@@ -83,7 +85,7 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
         images: shape and dtype of the batch.
 
     Raises:
-        TypeError: if `apply` returns anything but one array.
+        SpecificationError: if `apply` returns anything but one array that depends on its input.
     """
     leaves, structure = jax.tree.flatten(params)
     closed, result = jax.make_jaxpr(
@@ -91,14 +93,16 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
         return_shape=True,
     )([_abstract(leaf) for leaf in leaves], images)
     if not hasattr(result, "shape"):
-        raise TypeError(
+        raise SpecificationError(
             f"a network returns one array of logits; this one returned {jax.tree.structure(result)}"
         )
     flat = _Inliner()
     inputs = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     (output,) = flat.inline(closed.jaxpr, flat.constant(closed.consts), inputs)
     if isinstance(output, Literal):
-        raise TypeError("a network's logits must depend on its input; these are one constant")
+        raise SpecificationError(
+            "a network's logits must depend on its input; these are one constant"
+        )
     return Program(
         equations=needed(flat.equations, [output]),
         parameters=tuple(inputs[:-1]),

@@ -149,9 +149,11 @@ class Network:
         with jax.default_matmul_precision(PRECISION):
             try:
                 program = trace(self.apply, self.params, jax.ShapeDtypeStruct(shape, np.float32))
+            except SpecificationError:
+                raise
             except (TypeError, ValueError) as error:
                 raise SpecificationError(
-                    f"{self.name} cannot take images of shape {shape}: {first_line(error)}"
+                    f"{self.name} cannot take images of shape {shape[1:]}: {first_line(error)}"
                 ) from error
         logits = program.shapes[program.output].shape
         if len(logits) != 2 or logits[0] != images:

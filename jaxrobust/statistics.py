@@ -58,7 +58,7 @@ def seed_and_image_interval(
     """
     mean, _, _, std, n = seed_interval(sums.sum(-1) / images.sum(-1), confidence)
     size = np.fmax.reduce(images.reshape(-1, images.shape[-1]), axis=0)
-    full = size == np.fmax.reduce(size)
+    full = (size == np.fmax.reduce(size)) | np.isnan(size).all()
     blocks = int(full.sum())
     values = (sums / images)[..., full]
     per_seed = values.mean(-1)

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 
 import jaxrobust as jr
 from jaxrobust.cli import main
@@ -207,13 +208,13 @@ def test_an_interrupted_sweep_says_where_its_result_is(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(self: Progress, *arguments: Any, **options: Any) -> None:
+        if options.get("completed"):
+            raise KeyboardInterrupt
 
-    # By import_module: as an attribute of its package the module is hidden by the function.
-    monkeypatch.setattr(import_module("jaxrobust.engine.sweep"), "run", interrupted)
+    monkeypatch.setattr(Progress, "update", interrupted)
     with pytest.raises(SystemExit) as caught:
-        main(["sweep", network, "--data", data, "--out", str(tmp_path / "run"), "--quiet"])
+        main(["sweep", network, "--data", data, "--out", str(tmp_path / "run")])
     assert caught.value.code == 130
     error = capsys.readouterr().err
     assert f"interrupted: what was done is in {tmp_path / 'run'}" in error

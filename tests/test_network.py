@@ -122,7 +122,9 @@ def test_logits_of_a_wrong_shape_are_refused(apply: Callable, shape: str) -> Non
 
 
 def test_several_results_are_refused() -> None:
-    with pytest.raises(TypeError, match="a network returns one array of logits") as caught:
+    with pytest.raises(
+        jr.SpecificationError, match="a network returns one array of logits"
+    ) as caught:
         small(lambda p, x: (averaged(p, x), x)).program(2)
     assert "\n" not in str(caught.value)
 

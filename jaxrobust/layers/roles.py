@@ -145,7 +145,8 @@ def make_leaf(name: str, path: str, value: Any, uses: Sequence[Use] | None, froz
 
 def _role(name: str, rank: int, uses: Sequence[Use] | None, frozen: bool) -> Role:
     # A module's path may end in an attribute of its variable ("kernel/value"): look at all parts.
-    named = next((_ROLES[p] for p in reversed(name.split("/")) if p in _ROLES), None)
+    parts: list[Role] = [_ROLES[part] for part in reversed(name.split("/")) if part in _ROLES]
+    named: Role | None = parts[0] if parts else None
     primitives = [use.primitive for use in uses or ()]
     if frozen or named == "statistic":
         return "statistic"

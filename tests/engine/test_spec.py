@@ -134,7 +134,7 @@ def specification(net: jr.Network, source: jr.ImageSource, strengths: Any) -> Sp
         seeds=2,
         root=3,
         block=BLOCK,
-        metrics=["margin"],
+        metrics={"margin": lambda logits, labels, clean: logits[:, 0]},
     )
 
 
@@ -146,6 +146,7 @@ def test_a_specification_survives_json(spec: Specification) -> None:
 
 
 OTHER: dict[str, Any] = {
+    "preprocessing": "{}",
     "network": "another",
     "parameters": "0" * 32,
     "data": "npz:another",
@@ -341,7 +342,8 @@ def test_a_perturbation_whose_amounts_miss_a_leaf_is_refused(
 
     wrong = jr.Perturbation("wrong", kernels, None, negated)
     message = refusal(small_sweep, net, source, perturbations=[wrong])
-    assert "wrong on fc: amounts for ['fc/w'], but it touches ['fc/b', 'fc/w']" in message
+    assert "wrong on layer fc: amounts must be for exactly the leaves that it touches" in message
+    assert "fc/b is not in both" in message
 
 
 def test_a_metric_of_the_users_is_summed_over_images(
