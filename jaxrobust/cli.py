@@ -20,8 +20,14 @@ from jaxrobust.text import aligned
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+
     from jaxrobust.data import ImageSource
     from jaxrobust.network import Network
+
+# Below these, nothing is said about the order of layers by depth.
+_FEWEST_LAYERS = 4
+_CLEAR_ORDER = 0.5
 
 NetworkArgument = Annotated[
     Positional[str],
@@ -308,6 +314,21 @@ def _sources() -> list[tuple[str, ...]]:
     return [("source", "what it is"), *((k.usage, k.summary) for k in SOURCES.values())]
 
 
+def _by_depth(left: np.ndarray) -> str:
+    """Says whether the layers, in order of depth, keep more or less of the accuracy."""
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    if np.ptp(left) == 0:
+        return "all layers keep the same accuracy"
+    order = float(spearmanr(range(len(left)), left)[0])
+    if abs(order) < _CLEAR_ORDER:
+        what = "early layers are not clearly more fragile than late ones"
+    else:
+        what = f"{'early' if order > 0 else 'late'} layers are the more fragile ones"
+    return f"{what} (rank correlation of depth and accuracy left: {order:+.2f})"
+
+
 def _print_summary(result: Any) -> None:
     """Prints the top-1 accuracy that is left per layer, near the middle of each grid."""
     from jaxrobust.results import accuracy
@@ -330,4 +351,8 @@ def _print_summary(result: Any) -> None:
         rows.append(row)
     print(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
     print(aligned(rows))
+    for name, strength in middle.items():
+        left = cells["mean"].sel(perturbation=name, strength=strength).dropna("layer")
+        if left.sizes["layer"] >= _FEWEST_LAYERS:
+            print(f"{name}: {_by_depth(left.values)}")
     print(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")
