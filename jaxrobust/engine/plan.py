@@ -37,7 +37,8 @@ class Options:
             the block.
         trials_per_step: trials in one call.
         mode: `vmap` runs the trials of a step as one batch, `map` one after the other.
-        hoist: False runs the whole network for every trial, to compare with.
+        hoist: False runs the whole network for every trial, one after the other, to compare with:
+            trials in one batch would share what the damage cannot reach.
 
     Raises:
         SpecificationError: a number below 1, or an unknown mode.
@@ -142,7 +143,7 @@ def make_plan(
     else:
         trials = min(held, _MOST_VMAPPED_TRIALS, max(counts), max(fit // size, 1))
         trials = _least_padding(counts, trials)
-    trials = options.trials_per_step or trials
+    trials = options.trials_per_step or (trials if options.hoist else 1)
 
     noise = max(max(_noise_bytes(p, layers) for p, _ in perturbations), 1)
     groups = -(-seeds // min(max(memory // 8 // noise, 1), seeds))
