@@ -78,7 +78,7 @@ def _use(position: int, equation: Equation, argument: int, axes: Axes) -> Use:
     elif name == "dot_general":
         contracted = params["dimension_numbers"][0][argument]
         kept = [axis for i, axis in enumerate(axes) if i not in contracted]
-    elif name == "scan" and argument >= params["num_consts"] + params["num_carry"]:
+    elif name == "scan" and len(params["jaxpr"].in_avals[argument].shape) < len(axes):
         kept = (axes[0], axes[-1])  # one layer after the other along the first axis
     outputs = tuple(sorted({axis for merged in kept for axis in merged}))
     return Use(position, name, outputs or None, groups)
