@@ -317,11 +317,11 @@ def _sources() -> list[tuple[str, ...]]:
 def _by_depth(left: np.ndarray) -> str:
     """Says whether the layers, in order of depth, keep more or less of the accuracy."""
     import numpy as np
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     if np.ptp(left) == 0:
         return "all layers keep the same accuracy"
-    order = float(spearmanr(range(len(left)), left)[0])
+    order = np.corrcoef(np.arange(len(left)), rankdata(left))[0, 1]  # Spearman's
     if abs(order) < _CLEAR_ORDER:
         what = "early layers are not clearly more fragile than late ones"
     else:
