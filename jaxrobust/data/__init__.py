@@ -1,6 +1,6 @@
 """Labelled images from a source string such as `tar:photographs.tar`."""
 
-from jaxrobust.data import folder, npz, tar  # each registers its source
+from jaxrobust.data import folder, glyphs, npz, tar  # each registers its source
 from jaxrobust.data.arrays import ArrayStore
 from jaxrobust.data.encoded import EncodedStore, Item
 from jaxrobust.data.registry import SOURCES, images, register
@@ -15,6 +15,7 @@ __all__ = [
     "Item",
     "Store",
     "folder",
+    "glyphs",
     "images",
     "npz",
     "register",

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from jaxrobust import porting
+from jaxrobust.errors import SpecificationError
 from jaxrobust.networks import checkpoint, zoo
 from jaxrobust.networks.fingerprint import file_sha256
 
@@ -57,14 +58,17 @@ def port(
         What was done, for printing.
 
     Raises:
-        SpecificationError: If the name is unknown; the file is damaged, or not this network's,
-            with all missing, unexpected and mis-shaped arrays; or the folder holds something else.
+        SpecificationError: If the name is unknown or the network has no weight file; the file is
+            damaged, or not this network's, with all missing, unexpected and mis-shaped arrays; or
+            the folder holds something else.
     """
     entry = zoo.lookup(name)
+    if entry.weights is None:
+        raise SpecificationError(f"{name} comes with the package: there is no file of it to port")
     checkpoint.check_target(out)
     path = Path(path)
     weights = porting.read_weights(path)
-    params = porting.fit(weights, entry.recipe, entry.blueprint.shapes(), network=name)
+    params = porting.fit(weights, entry.weights.recipe, entry.blueprint.shapes(), network=name)
     sha256 = file_sha256(path)
     source = {"file": path.name, "sha256": sha256}
     checkpoint.save(out, entry.blueprint, params, source=source, dtype=dtype)

@@ -26,10 +26,12 @@ class WeightSource:
     Args:
         format: Ending of the file's name, which tells its format: `.npz`.
         origin: Where to find the file and what its arrays are called.
+        recipe: What the network's parameters are called in the file.
     """
 
     format: str
     origin: str
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,37 @@ class Entry:
         blueprint: The network but for its parameters; its name is the entry's.
         summary: What it is, in one line.
         parameters: How many numbers its parameters are.
-        weights: Where its trained weights come from.
-        recipe: What its parameters are called in that file.
+        weights: Where its trained weights come from; None for the package's own.
         published: The accuracy that it is known to have, if any is.
     """
 
     blueprint: Blueprint
     summary: str
     parameters: int
-    weights: WeightSource
-    recipe: Recipe
+    weights: WeightSource | None = None
     published: Published | None = None
 
 
 _ENTRIES = (
+    Entry(
+        Blueprint(
+            name="alexnet-glyphs",
+            definition="alexnet",
+            configuration=dict(
+                classes=100,
+                image_size=(64, 64),
+                conv1_kernel=5,
+                conv1_stride=2,
+                conv1_padding=2,
+                widths=(24, 48, 96, 96, 64),
+                dense_width=512,
+                dropout=0.2,
+            ),
+            preprocessing=Preprocessing(size=(64, 64), mean=(127.5,), std=(64.0,)),
+        ),
+        summary="a small AlexNet trained on the embedded data set, glyphs",
+        parameters=820_020,
+    ),
     Entry(
         Blueprint(
             name="alexnet",
@@ -90,8 +109,8 @@ _ENTRIES = (
             format=".npz",
             origin="torchvision's state_dict AlexNet_Weights.IMAGENET1K_V1, saved by numpy.savez "
             "under its own names (features.0.weight, ...)",
+            recipe=TORCHVISION_ALEXNET,
         ),
-        recipe=TORCHVISION_ALEXNET,
         published=Published(56.522, 79.066, "torchvision's documentation"),
     ),
     Entry(
@@ -115,8 +134,8 @@ _ENTRIES = (
             format=".npz",
             origin="the authors' Caffe model, its blobs saved by numpy.savez under Caffe's layer "
             "names (conv1/w, conv1/b, fire2/squeeze1x1/w, ...)",
+            recipe=CAFFE_NPZ,
         ),
-        recipe=CAFFE_NPZ,
     ),
 )
 
@@ -173,6 +192,11 @@ def load(network: str | PathLike[str]) -> Network:
     if str(network) not in ZOO and len(Path(network).parts) != 1:
         raise SpecificationError(f"there is no checkpoint folder {network}")
     entry = lookup(str(network))
+    if entry.weights is None:
+        raise SpecificationError(
+            f"the checkpoint of {network} is missing: it comes with the package, and "
+            f"scripts/train_reference makes it anew"
+        )
     raise SpecificationError(
         f"the weights of {network} don't come with the package: run "
         f"`jaxrobust port {network} FILE{entry.weights.format} --out DIR` and use DIR; "

@@ -1,5 +1,6 @@
 """The table of named networks, loading by name, and porting."""
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -19,9 +20,10 @@ SQUEEZENET = "squeezenet-1.1-caffe"
 def file_arrays(name, seed=0) -> Any:
     """Random arrays under the names and in the shapes of a network's weight file."""
     rng = np.random.default_rng(seed)
-    entry = zoo.ZOO[name]
+    entry: Any = zoo.ZOO[name]
+    recipe = entry.weights.recipe
     return {
-        entry.recipe.source(path): rng.standard_normal(entry.recipe.source_shape(shape), np.float32)
+        recipe.source(path): rng.standard_normal(recipe.source_shape(shape), np.float32)
         for path, shape in entry.blueprint.shapes().items()
     }
 
@@ -55,14 +57,19 @@ def test_listing_imports_neither_jax_nor_flax():
 
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_the_parts_of_an_entry_agree(name):
-    entry = zoo.ZOO[name]
+    entry: Any = zoo.ZOO[name]
     assert entry.blueprint.name == name
-    sources = [entry.recipe.source(path) for path in entry.blueprint.shapes()]
-    assert len(set(sources)) == len(sources)
+    shapes = entry.blueprint.shapes()
+    assert entry.parameters == sum(math.prod(shape) for shape in shapes.values())
     class_names = entry.blueprint.read_class_names()
     assert class_names is None or len(set(class_names)) == len(class_names)
-    for layer, (channels, height, width) in entry.recipe.flattened.items():
-        inputs, _ = entry.blueprint.shapes()[f"{layer}/kernel"]
+    if entry.weights is None:
+        assert zoo.packed_checkpoint(name)
+        return
+    sources = [entry.weights.recipe.source(path) for path in shapes]
+    assert len(set(sources)) == len(sources)
+    for layer, (channels, height, width) in entry.weights.recipe.flattened.items():
+        inputs, _ = shapes[f"{layer}/kernel"]
         assert inputs == channels * height * width
 
 
@@ -85,6 +92,11 @@ def test_a_network_without_weights_says_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "packed_checkpoint", lambda name: None)
     message = refusal(zoo.load, SQUEEZENET)
     assert f"run `jaxrobust port {SQUEEZENET} FILE.npz --out DIR`" in message
+    assert "scripts/train_reference" in refusal(zoo.load, "alexnet-glyphs")
+
+
+def test_the_packages_own_network_is_not_ported(tmp_path, weights):
+    assert "comes with the package" in refusal(port, "alexnet-glyphs", weights, tmp_path / "out")
 
 
 def test_a_ported_network_loads_from_its_folder(tmp_path, weights, monkeypatch):
