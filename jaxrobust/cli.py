@@ -163,19 +163,28 @@ class Sweep:
 
 @dataclass
 class Port:
-    """Turn a weight file into a checkpoint that the other commands take.
+    """Turn a weight file, given or downloaded, into a checkpoint that the other commands take.
 
-    Example: jaxrobust port squeezenet-1.1-caffe squeezenet-1.1-caffe.npz --out runs/squeezenet
+    Example: jaxrobust port vgg16 --out runs/vgg16
     """
 
     network: Annotated[Positional[str], arg(metavar="NETWORK", help="a name of `list networks`")]
-    file: Annotated[Positional[Path], arg(metavar="FILE", help="the weight file")]
     out: Annotated[Path, arg(metavar="DIR", help="the folder to write")]
+    file: Annotated[
+        Positional[Path | None],
+        arg(
+            metavar="FILE",
+            help="the weight file",
+            help_behavior_hint="(default: the published one is downloaded)",
+        ),
+    ] = None
 
     def run(self) -> None:
         from jaxrobust.networks.port import port
+        from jaxrobust.networks.progress import download_progress
 
-        print(port(self.network, self.file, self.out))
+        with download_progress() as report:
+            print(port(self.network, self.file, self.out, report=report))
 
 
 Command = (
@@ -290,11 +299,18 @@ def _progress(images: int, quiet: bool) -> Iterator[Any]:
 def _networks() -> list[tuple[str, ...]]:
     from jaxrobust.networks.zoo import ZOO, packed_checkpoint
 
-    rows: list[tuple[str, ...]] = [("network", "parameters", "input", "weights", "what it is")]
+    header = ("network", "parameters", "input", "top-1", "top-5", "weights", "what it is")
+    rows: list[tuple[str, ...]] = [header]
     for name, entry in ZOO.items():
         size = "×".join(map(str, entry.blueprint.preprocessing.shape))
-        weights = "included" if packed_checkpoint(name) else f"port a {entry.weights.format} file"
-        rows.append((name, f"{entry.parameters:,}", size, weights, entry.summary))
+        reported = (entry.published.top1, entry.published.top5) if entry.published else (None, None)
+        accuracies = [f"{value:.1f}" if value is not None else "-" for value in reported]
+        source = entry.weights
+        if source is None or packed_checkpoint(name):
+            weights = "included"
+        else:
+            weights = source.publisher if source.url else "port a file"
+        rows.append((name, f"{entry.parameters:,}", size, *accuracies, weights, entry.summary))
     return rows
 
 

@@ -1,6 +1,6 @@
 """Labelled images from a source string such as `tar:photographs.tar`."""
 
-from jaxrobust.data import folder, glyphs, npz, tar  # each registers its source
+from jaxrobust.data import folder, glyphs, imagenet_val, npz, tar, tfds  # each registers its own
 from jaxrobust.data.arrays import ArrayStore
 from jaxrobust.data.encoded import EncodedStore, Item
 from jaxrobust.data.registry import SOURCES, images, register
@@ -16,8 +16,10 @@ __all__ = [
     "Store",
     "folder",
     "glyphs",
+    "imagenet_val",
     "images",
     "npz",
     "register",
     "tar",
+    "tfds",
 ]

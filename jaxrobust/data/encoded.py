@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from os.path import commonprefix
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,19 +30,25 @@ class EncodedStore(Store):
     Args:
         items: The images, in any order.
         read: The bytes at an item's path; called from several threads at once.
+        folders: Sorted names of all class folders, where there may be more than the items'.
 
     Raises:
         SpecificationError: If there are no items.
     """
 
-    def __init__(self, items: Iterable[Item], read: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        read: Callable[[str], bytes],
+        folders: Sequence[str] | None = None,
+    ) -> None:
         ordered = sorted(items)
         if not ordered:
             raise SpecificationError(f"holds no images ({', '.join(EXTENSIONS)} in class folders)")
         self._paths = [item.path for item in ordered]
         self._read = read
         self.keys = [item.key for item in ordered]
-        self.folders = tuple(sorted({item.folder for item in ordered}))
+        self.folders = tuple(folders or sorted({item.folder for item in ordered}))
         position = {folder: index for index, folder in enumerate(self.folders)}
         self.labels = np.array([position[item.folder] for item in ordered], np.int32)
 

@@ -15,12 +15,16 @@ from jaxrobust.errors import SpecificationError
 def open_folder(path: str) -> EncodedStore:
     """A folder with one sub-folder of image files per class."""
     root = existing_folder(path)
-    files = [
-        f"{Path(parent).relative_to(root).as_posix()}/{name}"
+    return EncodedStore(class_folders(files_below(root)), lambda name: (root / name).read_bytes())
+
+
+def files_below(root: Path) -> list[str]:
+    """The paths of all files in a folder and its sub-folders, relative to it."""
+    return [
+        (Path(parent).relative_to(root) / name).as_posix()
         for parent, _, names in os.walk(root, onerror=_unreadable, followlinks=True)
         for name in names
     ]
-    return EncodedStore(class_folders(files), lambda name: (root / name).read_bytes())
 
 
 def _unreadable(error: OSError) -> None:

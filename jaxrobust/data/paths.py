@@ -9,7 +9,7 @@ from jaxrobust.errors import SpecificationError
 
 def existing_file(path: str) -> Path:
     """The path of a file that exists (`~` is the home folder); else a `SpecificationError`."""
-    file = _existing(path)
+    file = existing(path)
     if not file.is_file():
         raise SpecificationError("is not a file; for a folder of class folders, use folder:PATH")
     return file
@@ -17,13 +17,14 @@ def existing_file(path: str) -> Path:
 
 def existing_folder(path: str) -> Path:
     """The path of a folder that exists (`~` is the home folder); else a `SpecificationError`."""
-    folder = _existing(path)
+    folder = existing(path)
     if not folder.is_dir():
         raise SpecificationError("is not a folder; for an archive, use tar:PATH or npz:PATH")
     return folder
 
 
-def _existing(path: str) -> Path:
+def existing(path: str) -> Path:
+    """A path that exists (`~` is the home folder); else a `SpecificationError`."""
     expanded = Path(path).expanduser()
     if not expanded.exists():
         raise SpecificationError(f"there is no such path ({expanded.absolute()})")

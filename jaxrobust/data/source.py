@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 
+from jaxrobust.data.broken import intact_images
+from jaxrobust.data.cache import BlockCache
+from jaxrobust.data.crops import Crops
 from jaxrobust.data.matching import class_indices
 from jaxrobust.data.messages import about
 from jaxrobust.data.order import balanced_order
+from jaxrobust.data.progress import Report, silent
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
 
 if TYPE_CHECKING:
     from jaxtyping import Int32, Int64, UInt8
+
+    from jaxrobust.preprocessing import Preprocessing
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,12 +44,14 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
         order: int64, the position in the store of each image.
         labels: int32, one per image: class indices, once `with_classes` has matched them to a
             network; before, positions in the sorted order of the class folders.
+        left_out: What `without_broken` left out, by name.
     """
 
     name: str
     store: Store
     order: Int64[np.ndarray, " images"]
     labels: Int32[np.ndarray, " images"]
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for array in (self.order, self.labels):  # shared with slices
@@ -122,30 +133,89 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
                 f"{self.name}: there are no images {start} to {stop} among {len(self)}"
             )
         crops = None
-        # PIL and NumPy release the interpreter's lock while they decode and resize.
-        with ThreadPoolExecutor() as threads:
-            loaded = threads.map(lambda position: self._load(position, crop), range(start, stop))
-            for row, pixels in enumerate(loaded):
-                if crops is None:
-                    crops = np.empty((stop - start, *pixels.shape), np.uint8)
-                if pixels.shape != crops.shape[1:]:
-                    raise SpecificationError(
-                        f"{self.name}: cropped images must have one shape, "
-                        f"not {crops.shape[1:]} and {pixels.shape}"
-                    )
-                crops[row] = pixels
+        loaded = self._each(lambda position: self._load(position, crop), range(start, stop))
+        for row, pixels in enumerate(loaded):
+            if crops is None:
+                crops = np.empty((stop - start, *pixels.shape), np.uint8)
+            if pixels.shape != crops.shape[1:]:
+                raise SpecificationError(
+                    f"{self.name}: cropped images must have one shape, "
+                    f"not {crops.shape[1:]} and {pixels.shape}"
+                )
+            crops[row] = pixels
         assert crops is not None
         return crops, self.labels[start:stop]
 
+    def crops(self, preprocessing: Preprocessing, report: Report = silent) -> Crops:
+        """Decodes and crops all images once, into the cache on the disk, and reads them there.
+
+        Args:
+            preprocessing: Its resizing and crop.
+            report: Called with what is being done, images done and all of them.
+
+        Returns:
+            The crops as an array to be read in parts.
+
+        Raises:
+            SpecificationError: If an image is broken or cannot be cropped; it is named.
+        """
+        crops = Crops(self, preprocessing, BlockCache.default())
+        crops.fill(report)
+        return crops
+
+    def without_broken(self, report: Report = silent) -> ImageSource:
+        """Leaves out the images that cannot be read or decoded.
+
+        Every image is decoded to find out, unless the cache knows the outcome.
+
+        Args:
+            report: Called with what is being done, images done and all of them.
+
+        Returns:
+            The other images in the same order; its `left_out` names those that are missing.
+
+        Raises:
+            SpecificationError: If no image is left.
+        """
+        intact = intact_images(self.store, self.order, self._each, report)
+        names = [self.store.describe(index) for index in self.order[~intact].tolist()]
+        if not intact.any():
+            raise SpecificationError(f"{self.name}: not one of {len(self)} images can be decoded")
+        return replace(
+            self,
+            order=self.order[intact],
+            labels=self.labels[intact],
+            left_out=(*self.left_out, *names),
+        )
+
+    def digests(self) -> list[bytes]:
+        """A hash of each encoded image, 16 bytes each, in this order.
+
+        Raises:
+            SpecificationError: If an image cannot be read; it is named.
+        """
+
+        def digest(index: int) -> bytes:
+            with about(self.name, self.store.describe(index)):
+                return self.store.digest(index)
+
+        return list(self._each(digest, self.order.tolist()))
+
     def fingerprint(self) -> str:
         """A hash of the encoded images and labels in this order, in hexadecimal digits."""
-        digest = blake2b(digest_size=16)
-        for index, label in zip(self.order.tolist(), self.labels.tolist(), strict=True):
-            with about(self.name, self.store.describe(index)):
-                content = self.store.content(index)
-            digest.update(f"{label} {len(content)}\0".encode())
-            digest.update(content)
+        digest = blake2b(self.labels.astype("<i4").tobytes(), digest_size=16)
+        for each in self.digests():
+            digest.update(each)
         return digest.hexdigest()
+
+    def _each(self, function: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
+        """The results of a function in order, from several threads where that is faster."""
+        if not self.store.threads:
+            yield from map(function, items)
+            return
+        # PIL, NumPy and hashlib release the interpreter's lock while they work.
+        with ThreadPoolExecutor() as threads:
+            yield from threads.map(function, items)
 
     def _load(self, position: int, crop: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         index = int(self.order[position])

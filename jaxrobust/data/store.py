@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,7 @@ class Store(ABC):
     keys: Sequence[str]
     folders: tuple[str, ...] | None
     labels: Int32[np.ndarray, " images"]
+    threads: bool = True
 
     @abstractmethod
     def content(self, index: int) -> bytes:
@@ -41,3 +44,13 @@ class Store(ABC):
     @abstractmethod
     def describe(self, index: int) -> str:
         """What to call the image in a message: its path, for instance."""
+
+    def digest(self, index: int) -> bytes:
+        """A hash of an image's `content`, 16 bytes, computed once."""
+        if index not in self._digests:
+            self._digests[index] = blake2b(self.content(index), digest_size=16).digest()
+        return self._digests[index]
+
+    @cached_property
+    def _digests(self) -> dict[int, bytes]:
+        return {}

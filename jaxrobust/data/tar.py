@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxrobust.data.encoded import EncodedStore, class_folders, is_image
@@ -15,7 +16,22 @@ from jaxrobust.errors import SpecificationError
 @register("tar:PATH")
 def open_tar(path: str) -> EncodedStore:
     """An uncompressed tar archive of class folders, read in place."""
-    file = existing_file(path)
+    names, read = read_in_place(existing_file(path))
+    return EncodedStore(class_folders(names), read)
+
+
+def read_in_place(file: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """Lists the images of a tar archive without extracting any.
+
+    Args:
+        file: An uncompressed archive.
+
+    Returns:
+        The images' names, and a function that reads the bytes of one; any thread may call it.
+
+    Raises:
+        SpecificationError: If it is no such archive, is incomplete, or an image is a link.
+    """
     extents = _image_extents(file)
 
     def read(name: str) -> bytes:
@@ -25,7 +41,7 @@ def open_tar(path: str) -> EncodedStore:
             archive.seek(offset)
             return archive.read(size)
 
-    return EncodedStore(class_folders(extents), read)
+    return list(extents), read
 
 
 def _image_extents(file: Path) -> dict[str, tuple[int, int]]:

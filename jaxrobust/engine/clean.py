@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.data.crops import Crops
+from jaxrobust.data.progress import Report
+from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.plan import free_memory, images_per_step
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Metric
@@ -42,20 +45,26 @@ class Batch:
 
 @dataclass(frozen=True)
 class Images:
-    """Cropped images and their labels, held on the host.
+    """Cropped images and their labels, on the host.
 
     Attributes:
-        pixels: uint8 [images, height, width, channels].
+        pixels: uint8 [images, height, width, channels], perhaps on the disk.
         labels: int32 [images].
     """
 
-    pixels: np.ndarray
+    pixels: Crops
     labels: np.ndarray
 
     @staticmethod
-    def decode(network: Network, source: Any) -> Images:
-        """Reads all images of a source whose labels are the network's classes."""
-        return Images(*source.decode(0, len(source), network.preprocessing.crop))
+    def decode(network: Network, source: ImageSource, report: Report) -> Images:
+        """Decodes all images of a source whose labels are the network's classes.
+
+        Args:
+            network: says how to crop them.
+            source: the images.
+            report: called with what is being done, images done and all of them.
+        """
+        return Images(source.crops(network.preprocessing, report), source.labels)
 
     def batch(self, network: Network, start: int, size: int) -> Batch:
         """`size` images from `start`, the last image repeated behind the end."""

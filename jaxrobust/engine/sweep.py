@@ -76,7 +76,8 @@ def sweep(
             the sweep is interrupted is written there too.
         blocks: keep the dimension `block` in the result.
         options: how to run it; never changes what is measured.
-        report: called with what is being done, trial-images done and all of them.
+        report: called with what is being done, how much of it is done, and how much there is:
+            images while they are decoded, then trial-images.
 
     Returns:
         A dataset with the dimensions perturbation, layer, strength and seed: per trial the counts
@@ -109,8 +110,7 @@ def sweep(
     )
     State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
-    report("decoding images", 0, 0)
-    decoded = Images.decode(network, source)
+    decoded = Images.decode(network, source, report)
     job = Job(network, decoded, spec, chosen, metrics, options, report)
     state, plans, finished = State.empty(spec), [], False
     try:
@@ -201,13 +201,20 @@ class Evaluation:
         return "\n".join([*lines, "intervals: Wilson, 95 %, over images like these"])
 
 
-def evaluate(network: Network, images: Any, *, block: int = DEFAULT_BLOCK) -> Evaluation:
+def evaluate(
+    network: Network,
+    images: Any,
+    *,
+    block: int = DEFAULT_BLOCK,
+    report: Report = lambda what, done, total: None,
+) -> Evaluation:
     """Counts what the undamaged network gets right.
 
     Args:
         network: any network.
         images: a data source, or a slice of one.
         block: images per batch.
+        report: called with what is being done, images done and all of them.
 
     Raises:
         SpecificationError: labels or images that don't fit the network, no images.
@@ -217,7 +224,7 @@ def evaluate(network: Network, images: Any, *, block: int = DEFAULT_BLOCK) -> Ev
     if block < 1:
         raise SpecificationError(f"block {block}: a whole number from 1 is needed")
     source = images.with_classes(network.class_names, network.classes)
-    sums = evaluate_clean(network, Images.decode(network, source), block).sums
+    sums = evaluate_clean(network, Images.decode(network, source, report), block).sums
     total = {name: values.sum(dtype=float) for name, values in sums.items()}
     seen = int(total["images"])
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 from flax import nnx
 
 from jaxrobust.networks.common import convolution, dense, max_pool, windows
+from jaxrobust.networks.normalisation import local_response_norm
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
+Place = Literal["none", "before pooling", "after pooling"]
+
 
 class AlexNet(nnx.Module):
-    """AlexNet without groups and without response normalisation, at any size.
+    """AlexNet in all its published forms, at any size.
 
     `conv1` to `conv5`, each followed by ReLU, with 3×3 stride-2 max-pooling after the first, the
-    second and the fifth; then `fc6`, `fc7` (each with dropout on its input and ReLU on its output)
-    and `fc8`, which gives the logits. The last image is flattened row by row, channels innermost.
+    second and the fifth, and local response normalisation before or after the first two poolings,
+    if asked for; then `fc6`, `fc7` (each with ReLU on its output) and `fc8`, which gives the
+    logits. The last image is flattened row by row, channels innermost.
 
-    The defaults are torchvision's `alexnet`, 61,100,840 parameters. Source: A. Krizhevsky, One
-    weird trick for parallelizing convolutional neural networks, arXiv 1404.5997 (2014).
+    The defaults are torchvision's `alexnet`, 61,100,840 parameters: no groups, no normalisation.
+    Source: A. Krizhevsky, One weird trick for parallelizing convolutional neural networks,
+    arXiv 1404.5997 (2014). The network of 2012 has two groups and normalisation: A. Krizhevsky,
+    I. Sutskever, G. Hinton, ImageNet Classification with Deep Convolutional Neural Networks.
 
     Args:
         classes: Number of logits.
@@ -33,11 +39,18 @@ class AlexNet(nnx.Module):
         conv1_padding: Zeros added at each border before the first convolution.
         widths: Output channels of `conv1` to `conv5`.
         dense_width: Outputs of `fc6` and of `fc7`.
-        dropout: Probability that an input of `fc6` or `fc7` is dropped in training mode.
+        groups: Groups of `conv2`, `conv4` and `conv5`.
+        response_norm: Where local response normalisation stands, if anywhere.
+        norm_alpha: Its factor of the sum of squares.
+        norm_offset: What it adds to that.
+        dropout: Probability that an input of the layers of `dropout_before` is dropped in training
+            mode.
+        dropout_before: Names of the dense layers whose inputs are dropped.
         rngs: Source of the starting weights. Dropout draws from the one given in the call.
 
     Raises:
-        ValueError: If there aren't five widths or the images are too small for the poolings.
+        ValueError: If there aren't five widths, the images are too small for the poolings, or
+            `response_norm` is unknown.
 
     Example:
         >>> small = nnx.eval_shape(lambda: AlexNet(
@@ -58,11 +71,20 @@ class AlexNet(nnx.Module):
         conv1_padding: int = 2,
         widths: Sequence[int] = (64, 192, 384, 256, 256),
         dense_width: int = 4096,
+        groups: int = 1,
+        response_norm: Place = "none",
+        norm_alpha: float = 1e-4,
+        norm_offset: float = 2.0,
         dropout: float = 0.5,
+        dropout_before: Sequence[str] = ("fc6", "fc7"),
         rngs: nnx.Rngs,
     ):
         if len(widths) != 5:
             raise ValueError(f"AlexNet has five convolutions, but {len(widths)} widths were given")
+        if response_norm not in get_args(Place):
+            raise ValueError(
+                f"AlexNet: response_norm={response_norm!r}; possible: {', '.join(get_args(Place))}"
+            )
         height, width = (
             _flattened_side(side, conv1_kernel, conv1_stride, conv1_padding) for side in image_size
         )
@@ -76,14 +98,18 @@ class AlexNet(nnx.Module):
         self.conv1 = convolution(
             channels, first, conv1_kernel, stride=conv1_stride, padding=conv1_padding, rngs=rngs
         )
-        self.conv2 = convolution(first, second, 5, padding=2, rngs=rngs)
+        self.conv2 = convolution(first, second, 5, padding=2, groups=groups, rngs=rngs)
         self.conv3 = convolution(second, third, 3, padding=1, rngs=rngs)
-        self.conv4 = convolution(third, fourth, 3, padding=1, rngs=rngs)
-        self.conv5 = convolution(fourth, fifth, 3, padding=1, rngs=rngs)
+        self.conv4 = convolution(third, fourth, 3, padding=1, groups=groups, rngs=rngs)
+        self.conv5 = convolution(fourth, fifth, 3, padding=1, groups=groups, rngs=rngs)
         self.fc6 = dense(height * width * fifth, dense_width, rngs=rngs)
         self.fc7 = dense(dense_width, dense_width, rngs=rngs)
         self.fc8 = dense(dense_width, classes, rngs=rngs)
+        self.response_norm = response_norm
+        self.norm_alpha = norm_alpha
+        self.norm_offset = norm_offset
         self.dropout = nnx.Dropout(dropout)
+        self.dropout_before = tuple(dropout_before)
 
     def __call__(
         self, images: Float[Array, "images height width channels"], rngs: nnx.Rngs | None = None
@@ -97,15 +123,27 @@ class AlexNet(nnx.Module):
         Returns:
             The logits.
         """
-        x = max_pool(jax.nn.relu(self.conv1(images)), 3, 2)
-        x = max_pool(jax.nn.relu(self.conv2(x)), 3, 2)
+        x = self._pooled(jax.nn.relu(self.conv1(images)))
+        x = self._pooled(jax.nn.relu(self.conv2(x)))
         x = jax.nn.relu(self.conv3(x))
         x = jax.nn.relu(self.conv4(x))
         x = max_pool(jax.nn.relu(self.conv5(x)), 3, 2)
         x = x.reshape(x.shape[0], -1)
-        x = jax.nn.relu(self.fc6(self.dropout(x, rngs=rngs)))
-        x = jax.nn.relu(self.fc7(self.dropout(x, rngs=rngs)))
-        return self.fc8(x)
+        x = jax.nn.relu(self.fc6(self._dropped("fc6", x, rngs)))
+        x = jax.nn.relu(self.fc7(self._dropped("fc7", x, rngs)))
+        return self.fc8(self._dropped("fc8", x, rngs))
+
+    def _pooled(self, x: Array) -> Array:
+        if self.response_norm == "before pooling":
+            x = self._normalised(x)
+        x = max_pool(x, 3, 2)
+        return self._normalised(x) if self.response_norm == "after pooling" else x
+
+    def _normalised(self, x: Array) -> Array:
+        return local_response_norm(x, alpha=self.norm_alpha, offset=self.norm_offset)
+
+    def _dropped(self, layer: str, x: Array, rngs: nnx.Rngs | None) -> Array:
+        return self.dropout(x, rngs=rngs) if layer in self.dropout_before else x
 
 
 def _flattened_side(side: int, kernel: int, stride: int, padding: int) -> int:

@@ -20,9 +20,18 @@ if TYPE_CHECKING:
 # Only these can be named by a checkpoint, so opening a foreign one runs no foreign code.
 DEFINITIONS = {
     "alexnet": "jaxrobust.networks.alexnet:AlexNet",
+    "cifar_resnet": "jaxrobust.networks.resnet:CifarResNet",
+    "googlenet": "jaxrobust.networks.googlenet:GoogLeNet",
+    "lenet": "jaxrobust.networks.lenet:LeNet",
+    "resnet": "jaxrobust.networks.resnet:ResNet",
     "squeezenet": "jaxrobust.networks.squeezenet:SqueezeNet",
+    "vgg": "jaxrobust.networks.vgg:VGG",
 }
-CLASS_NAMES = {"imagenet": "imagenet_wordnet_ids.txt"}
+CLASS_NAMES = {
+    "cifar10": "cifar10_classes.txt",
+    "digits": "digits.txt",
+    "imagenet": "imagenet_wordnet_ids.txt",
+}
 
 
 @dataclass(frozen=True)
@@ -33,12 +42,12 @@ class Blueprint:
 
     Args:
         name: What results call the network.
-        definition: Name of the Flax definition: `alexnet` or `squeezenet`.
+        definition: Name of the Flax definition, a key of `DEFINITIONS`.
         configuration: Keyword arguments of the definition that differ from its defaults, plain
             values.
         preprocessing: What turns an image into the network's input.
         class_names: Name of a list of class names that the package holds (`imagenet`: the 1,000
-            WordNet ids), or None.
+            WordNet ids; `cifar10`; `digits`), or None.
 
     Raises:
         SpecificationError: If the definition or the list of class names is unknown.

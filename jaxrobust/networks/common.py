@@ -1,4 +1,4 @@
-"""Pieces that several network definitions share: convolution, dense layer, max-pooling."""
+"""Pieces that several network definitions share: convolution, dense layer, pooling."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ _he_normal = nnx.initializers.he_normal()
 
 
 def convolution(
-    inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, rngs: nnx.Rngs
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    bias: bool = True,
+    rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Makes a square convolution with a bias and the same padding on all four sides.
+    """Makes a square convolution with the same padding on all four sides.
 
     Args:
         inputs: Channels that it reads.
@@ -28,27 +36,51 @@ def convolution(
         stride: Step between two windows, in pixels.
         padding: Rows and columns of zeros added at each border. It is explicit because "SAME" pads
             unevenly when the stride is above 1, which no ported network does.
+        groups: Equal parts into which inputs and outputs are cut; each part of the outputs sees
+            only its own part of the inputs.
+        bias: Whether it has a bias.
         rngs: Source of the starting weights.
 
     Returns:
-        The layer, with a `kernel` of shape `[kernel, kernel, inputs, outputs]` and a `bias`.
+        The layer, with a `kernel` of shape `[kernel, kernel, inputs / groups, outputs]` and, if
+        asked for, a `bias`.
     """
-    pointwise = kernel == 1 and stride == 1 and padding == 0
+    pointwise = kernel == 1 and padding == 0 and groups == 1
     return nnx.Conv(
         inputs,
         outputs,
         (kernel, kernel),
         strides=(stride, stride),
         padding=[(padding, padding), (padding, padding)],
+        feature_group_count=groups,
+        use_bias=bias,
         kernel_init=_he_normal,
-        conv_general_dilated=_matrix_product if pointwise else lax.conv_general_dilated,
+        conv_general_dilated=_matrix_product if pointwise else _group_by_group,
         rngs=rngs,
     )
 
 
-def _matrix_product(images: Array, kernel: Array, *_: Any, **options: Any) -> Array:
+def _matrix_product(
+    images: Array, kernel: Array, strides: tuple[int, int], *_: Any, **options: Any
+) -> Array:
     """A 1×1 convolution: XLA's matrix product does it about twice as fast as its convolution."""
-    return jnp.matmul(images, lax.squeeze(kernel, (0, 1)), precision=options["precision"])
+    seen = images[:, :: strides[0], :: strides[1]]
+    return jnp.matmul(seen, lax.squeeze(kernel, (0, 1)), precision=options["precision"])
+
+
+def _group_by_group(
+    images: Array, kernel: Array, *arguments: Any, feature_group_count: int, **options: Any
+) -> Array:
+    """A convolution in groups: on a CPU, XLA does one by one five times faster than together."""
+    if feature_group_count == 1:
+        return lax.conv_general_dilated(images, kernel, *arguments, **options)
+    parts = zip(
+        jnp.split(images, feature_group_count, axis=-1),
+        jnp.split(kernel, feature_group_count, axis=-1),
+        strict=True,
+    )
+    outputs = [lax.conv_general_dilated(*part, *arguments, **options) for part in parts]
+    return jnp.concatenate(outputs, axis=-1)
 
 
 def dense(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:

@@ -7,10 +7,23 @@ from os import PathLike
 from pathlib import Path
 
 from jaxrobust.errors import SpecificationError
+from jaxrobust.porting.caffemodel import open_caffemodel
+from jaxrobust.porting.hdf5 import open_hdf5
 from jaxrobust.porting.npz import open_npz
+from jaxrobust.porting.pth import open_pth
+from jaxrobust.porting.safetensors import open_safetensors
 from jaxrobust.porting.weights import Weights
 
-READERS: dict[str, Callable[[Path], Weights]] = {".npz": open_npz}
+READERS: dict[str, Callable[[Path], Weights]] = {
+    ".npz": open_npz,
+    ".pth": open_pth,
+    ".pt": open_pth,
+    ".th": open_pth,
+    ".caffemodel": open_caffemodel,
+    ".h5": open_hdf5,
+    ".hdf5": open_hdf5,
+    ".safetensors": open_safetensors,
+}
 
 
 def read_weights(path: str | PathLike[str]) -> Weights:

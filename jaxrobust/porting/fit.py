@@ -34,15 +34,18 @@ def fit(
         SpecificationError: One line that lists all missing, unexpected and mis-shaped arrays; or
             the arrays that aren't floating-point numbers, or not finite.
     """
-    wanted = {recipe.source(path): path for path in shapes}
+    sources = {path: recipe.sources(path) for path in shapes}
+    wanted = {name: path for path, names in sources.items() for name in names}
     missing = [name for name in wanted if name not in weights.headers]
-    unexpected = [name for name in weights.headers if name not in wanted]
+    unexpected = [
+        name for name in weights.headers if name not in wanted and not recipe.ignores(name)
+    ]
     misshaped = []
     not_floating = []
     for name, path in wanted.items():
         if name in missing:
             continue
-        header, shape = weights.headers[name], recipe.source_shape(shapes[path])
+        header, shape = weights.headers[name], recipe.source_shape(path, shapes[path])
         if header.shape != shape:
             misshaped.append(f"{_shown(name)} {_shape(header.shape)} (needed: {_shape(shape)})")
         elif header.dtype.kind != "f":
@@ -60,25 +63,26 @@ def fit(
             f"({len(wanted)} arrays needed, {len(weights)} found): {'; '.join(found)}"
         )
     params: dict[str, Any] = {}
-    for name, path in wanted.items():
+    for path, names in sources.items():
         *layer, leaf = path.split("/")
         group = params
         for part in layer:
             group = group.setdefault(part, {})
-        group[leaf] = _converted(weights, name, path, recipe)
+        arrays = [_float32(weights, name) for name in names]
+        group[leaf] = np.array(recipe.convert(path, arrays), order="C")
     return params
 
 
-def _converted(weights: Weights, name: str, path: str, recipe: Recipe) -> np.ndarray:
+def _float32(weights: Weights, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
-        array = weights[name].astype(np.float32)
+        array = weights[name].astype(np.float32, copy=False)
     wrong = array.size - np.count_nonzero(np.isfinite(array))
     if wrong:
         raise SpecificationError(
             f"{weights.source}: {wrong:,} of the {array.size:,} values of {_shown(name)} are "
             "not finite as float32"
         )
-    return np.ascontiguousarray(recipe.convert(path, array))
+    return array
 
 
 def _listing(kind: str, names: Sequence[str]) -> str:

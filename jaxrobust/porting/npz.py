@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import math
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.porting.checks import refusing, shown
 from jaxrobust.porting.weights import Header, Weights
 
 # NumPy writes headers of a few hundred bytes; a hostile one may claim to be gigabytes long.
@@ -37,7 +34,7 @@ def open_npz(path: Path) -> Weights:
     Raises:
         SpecificationError: If the file is damaged or holds anything but numeric arrays.
     """
-    with _refusing(path), zipfile.ZipFile(path) as archive:
+    with refusing(path, ".npz"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         _check_members(members, path.stat().st_size)
         headers = {}
@@ -47,7 +44,7 @@ def open_npz(path: Path) -> Weights:
                 headers[name] = _header(stream, member)
 
     def read(name: str) -> np.ndarray:
-        with _refusing(path), zipfile.ZipFile(path) as archive:
+        with refusing(path, ".npz"), zipfile.ZipFile(path) as archive:
             with archive.open(name + ".npy") as stream:
                 array = npy.read_array(stream, allow_pickle=False)
                 stream.read(1)  # the checksum is verified at the end of the member
@@ -61,12 +58,12 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     for member in members:
         name = member.filename
         if not name.endswith(".npy"):
-            raise ValueError(f"its member {name!a:.80} is not an array")
+            raise ValueError(f"its member {shown(name)} is not an array")
         if name in names:
-            raise ValueError(f"it holds {name!a:.80} twice")
+            raise ValueError(f"it holds {shown(name)} twice")
         if member.file_size > _DEFLATE_LIMIT * size:
             raise ValueError(
-                f"{name!a:.80} claims {member.file_size:,} bytes, the file has {size:,}"
+                f"{shown(name)} claims {member.file_size:,} bytes, the file has {size:,}"
             )
         names.add(name)
 
@@ -79,23 +76,14 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo) -> Header:
     elif version == (2, 0):
         shape, _, dtype = npy.read_array_header_2_0(start)
     else:
-        raise ValueError(f"{member.filename!a:.80} is in version {version} of the array format")
+        raise ValueError(f"{shown(member.filename)} is in version {version} of the array format")
     if dtype.kind not in "biufc":
-        raise ValueError(f"{member.filename!a:.80} holds {dtype!s:.80}, not plain numbers")
+        raise ValueError(f"{shown(member.filename)} holds {dtype!s:.80}, not plain numbers")
     held = member.file_size - start.tell()
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+    header = Header(shape, dtype)
+    if min(shape, default=0) < 0 or header.nbytes != held:
         raise ValueError(
-            f"{member.filename!a:.80} holds {held:,} bytes, "
+            f"{shown(member.filename)} holds {held:,} bytes, "
             f"which are not a {dtype} array of shape {shape!s:.80}"
         )
-    return Header(shape, dtype)
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    # A damaged or hostile archive can raise almost anything from zipfile, zlib and NumPy.
-    except Exception as error:
-        reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
-        raise SpecificationError(f"{path} is not a readable .npz file: {reason:.200}") from error
+    return header

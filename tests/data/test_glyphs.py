@@ -73,3 +73,14 @@ def test_the_glyph_is_in_the_picture_and_stands_out():
         assert shown > 0.2 * np.asarray(stencil, np.float64).sum()
         background, foreground, _ = (np.array(c) for c in glyphs._colours(random))
         assert np.abs(foreground - background).max() > 0.2 * 255
+
+
+def test_the_fingerprint_tells_the_images_and_their_drawing_apart(monkeypatch):
+    source = images("glyphs")
+    prints = [source[:3].fingerprint(), source[1:4].fingerprint(), source[:2].fingerprint()]
+    assert len(set(prints)) == 3
+    assert images("glyphs")[:3].fingerprint() == prints[0]
+    glyphs._sample.cache_clear()
+    monkeypatch.setattr(glyphs, "_LONGER_SIDE", 55)
+    assert images("glyphs")[:3].fingerprint() != prints[0]
+    glyphs._sample.cache_clear()

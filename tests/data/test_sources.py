@@ -168,7 +168,10 @@ def test_wrong_arrays(tmp_path, arrays, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("photos", "'photos' is not a data source; possible: folder:PATH, npz:PATH, tar:PATH"),
+        (
+            "photos",
+            "'photos' is not a data source; possible: folder:PATH, glyphs, imagenet-val",
+        ),
         ("rar:x.rar", "'rar:x.rar' is not a data source; possible: folder:PATH"),
         ("tar:", "'tar:' is not a data source; possible: tar:PATH"),
         ("npz", "'npz' is not a data source; possible: npz:PATH"),
@@ -204,6 +207,6 @@ def test_wrong_sources_are_one_clear_line(tmp_path, source, message):
 
 
 def test_every_kind_of_source_says_what_it_is():
-    assert {"folder", "npz", "tar"} <= set(SOURCES)
+    assert {"folder", "glyphs", "imagenet-val", "npz", "tar", "tfds"} == set(SOURCES)
     for prefix, kind in SOURCES.items():
         assert kind.usage.startswith(prefix) and kind.summary.endswith(".")

@@ -92,23 +92,34 @@ def test_windows_counts_those_of_known_networks():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (5, 3, 2)]
+    ("kernel", "stride", "padding", "groups"),
+    [
+        *((1, 1, 0, 1), (1, 2, 0, 1), (1, 1, 1, 1), (3, 1, 1, 1), (5, 3, 2, 1)),
+        *((1, 1, 0, 2), (3, 1, 1, 2), (5, 3, 2, 3)),
+    ],
 )
-def test_convolution_is_a_sum_over_each_window(kernel, stride, padding):
-    layer = nnx.eval_shape(
-        lambda: convolution(3, 4, kernel, stride=stride, padding=padding, rngs=nnx.Rngs(0))
-    )
+def test_convolution_is_a_sum_over_each_window(kernel, stride, padding, groups):
+    options = {"stride": stride, "padding": padding, "groups": groups}
+    layer = nnx.eval_shape(lambda: convolution(6, 12, kernel, **options, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal((kernel, kernel, 3, 4))
+    weights = rng.standard_normal((kernel, kernel, 6 // groups, 12))
+    assert layer.kernel.shape == weights.shape
     layer.kernel = nnx.Param(jnp.asarray(weights, jnp.float32))
-    layer.bias = nnx.Param(jnp.arange(4.0))
-    x = rng.standard_normal((2, 8, 9, 3))
+    layer.bias = nnx.Param(jnp.arange(12.0))
+    x = rng.standard_normal((2, 8, 9, 6))
     found = nnx.jit(lambda layer, x: layer(x))(layer, jnp.asarray(x, jnp.float32))
 
     borders = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     seen = np.lib.stride_tricks.sliding_window_view(np.pad(x, borders), (kernel, kernel), (1, 2))
-    needed = np.einsum("nyxchw,hwco->nyxo", seen[:, ::stride, ::stride], weights)
-    np.testing.assert_allclose(found, needed + np.arange(4), atol=1e-5)
+    seen = seen[:, ::stride, ::stride]
+    parts = zip(np.split(seen, groups, 3), np.split(weights, groups, 3), strict=True)
+    needed = np.concatenate([np.einsum("nyxchw,hwco->nyxo", *part) for part in parts], 3)
+    np.testing.assert_allclose(found, needed + np.arange(12), atol=2e-5)
+
+
+def test_a_convolution_can_do_without_a_bias():
+    layer = nnx.eval_shape(lambda: convolution(3, 4, 3, bias=False, rngs=nnx.Rngs(0)))
+    assert set(nnx.to_pure_dict(nnx.state(layer))) == {"kernel"}
 
 
 def test_kernels_start_with_hes_variance():

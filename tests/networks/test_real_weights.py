@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data
+from jaxrobust.engine import evaluate
 from jaxrobust.networks import zoo
 from jaxrobust.networks.port import port
 
@@ -33,3 +34,21 @@ def test_squeezenet_gets_as_many_right_as_in_pytorch(squeezenet, shared_data, mo
         first += np.sum(best[:, 0] == labels)
         five += np.sum(best[:, :5] == labels[:, None])
     assert abs(first - top1) <= 2 and abs(five - top5) <= 2, (first, five)
+
+
+@pytest.mark.parametrize(
+    ("network", "file", "source", "right"),
+    [
+        ("lenet5-caffe", "caffe_lenet5_original.caffemodel", "mnist-test.npz", 9909),
+        ("lenet5-caffe", "caffe_lenet5_sparse.caffemodel", "mnist-test.npz", 9909),
+        ("resnet20-cifar", "resnet20-12fca82f.th", "cifar10-lossless-200.npz", 180),
+    ],
+)
+def test_small_networks_get_as_many_right_as_in_pytorch(
+    shared_data, tmp_path, network, file, source, right
+):
+    done = port(network, shared_data / file, tmp_path / "ported")
+    checksum = zoo.ZOO[network].weights.checksum
+    assert checksum is None or done.sha256.startswith(checksum.removeprefix("sha256:"))
+    images = data.images(f"npz:{shared_data / source}")
+    assert abs(evaluate(zoo.load(done.folder), images).top1 - right) <= 1

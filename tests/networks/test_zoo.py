@@ -1,5 +1,6 @@
 """The table of named networks, loading by name, and porting."""
 
+import hashlib
 import math
 import subprocess
 import sys
@@ -7,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from jaxrobust.errors import SpecificationError
 from jaxrobust.networks import checkpoint, zoo
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.networks.port import port
 from jaxrobust.porting import read_weights
+from jaxrobust.porting.files import READERS
 
 SQUEEZENET = "squeezenet-1.1-caffe"
 
@@ -23,8 +26,9 @@ def file_arrays(name, seed=0) -> Any:
     entry: Any = zoo.ZOO[name]
     recipe = entry.weights.recipe
     return {
-        recipe.source(path): rng.standard_normal(recipe.source_shape(shape), np.float32)
+        source: rng.standard_normal(recipe.source_shape(path, shape), np.float32)
         for path, shape in entry.blueprint.shapes().items()
+        for source in recipe.sources(path)
     }
 
 
@@ -60,17 +64,57 @@ def test_the_parts_of_an_entry_agree(name):
     entry: Any = zoo.ZOO[name]
     assert entry.blueprint.name == name
     shapes = entry.blueprint.shapes()
-    assert entry.parameters == sum(math.prod(shape) for shape in shapes.values())
+    trained = {p: shape for p, shape in shapes.items() if p.rsplit("/")[-1] not in ("mean", "var")}
+    assert entry.parameters == sum(math.prod(shape) for shape in trained.values())
     class_names = entry.blueprint.read_class_names()
     assert class_names is None or len(set(class_names)) == len(class_names)
-    if entry.weights is None:
-        assert zoo.packed_checkpoint(name)
+    weights = entry.weights
+    if weights is None:
+        assert name == "alexnet-glyphs"
         return
-    sources = [entry.weights.recipe.source(path) for path in shapes]
+    sources = [source for path in shapes for source in weights.recipe.sources(path)]
     assert len(set(sources)) == len(sources)
-    for layer, (channels, height, width) in entry.weights.recipe.flattened.items():
+    assert not any(map(weights.recipe.ignores, sources))
+    for layer, (channels, height, width) in weights.recipe.flattened.items():
         inputs, _ = shapes[f"{layer}/kernel"]
         assert inputs == channels * height * width
+    assert weights.format in READERS
+    if weights.url is not None:
+        assert weights.url.startswith("http") and weights.url.endswith(weights.format)
+    if weights.checksum is not None:
+        algorithm, start = weights.checksum.split(":")
+        assert algorithm in hashlib.algorithms_guaranteed
+        assert len(start) >= 8 and int(start, 16) >= 0
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.ZOO if not n.startswith("vgg")])  # half a GB each
+def test_its_preprocessing_gives_what_the_network_takes(name):
+    blueprint = zoo.ZOO[name].blueprint
+    network = blueprint.network(
+        traverse_util.unflatten_dict(
+            {path: np.broadcast_to(np.float32(0), s) for path, s in blueprint.shapes().items()},
+            sep="/",
+        )
+    )
+    class_names = network.class_names
+    assert network.classes == (len(class_names) if class_names else 100)
+    assert all(layer.output_shape for layer in network.layers.values())
+    assert not any("mean" in p or "var" in p for p in leaves_of(network))
+
+
+def leaves_of(network):
+    return [leaf.path for layer in network.layers.values() for leaf in layer.leaves]
+
+
+def test_every_name_of_the_design_is_there():
+    vgg = [f"vgg{depth}{kind}" for depth in (11, 13, 16, 19) for kind in ("", "_bn")]
+    torchvision = ["alexnet", *vgg, "squeezenet1_0", "squeezenet1_1"]
+    torchvision += [f"resnet{depth}" for depth in (18, 34, 50)]
+    caffe = ["alexnet-caffe", "squeezenet-1.0-caffe", "squeezenet-1.1-caffe", "googlenet-caffe"]
+    keras = ["alexnet-cheney2017", "vgg16-keras", "vgg19-keras"]
+    cifar = [f"resnet{depth}-cifar" for depth in (20, 32, 44, 56)]
+    needed = ["alexnet-glyphs", *torchvision, *caffe, "lenet5-caffe", *keras, *cifar]
+    assert sorted(zoo.ZOO) == sorted(needed)
 
 
 def test_the_imagenet_class_names_are_sorted_wordnet_ids():
@@ -82,8 +126,8 @@ def test_the_imagenet_class_names_are_sorted_wordnet_ids():
 
 
 def test_an_unknown_name_gives_the_closest_ones():
-    assert "did you mean alexnet?" in refusal(zoo.lookup, "alexnett")
-    assert "did you mean squeezenet-1.1-caffe?" in refusal(zoo.load, "squeezenet-1.1")
+    assert "did you mean alexnet or" in refusal(zoo.lookup, "alexnett")
+    assert "did you mean squeezenet1_1 or squeezenet" in refusal(zoo.load, "squeezenet-1.1")
     assert "no checkpoint folder runs/nowhere" in refusal(zoo.load, "runs/nowhere")
 
 
@@ -91,12 +135,20 @@ def test_a_network_without_weights_says_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(zoo, "packed_checkpoint", lambda name: None)
     message = refusal(zoo.load, SQUEEZENET)
-    assert f"run `jaxrobust port {SQUEEZENET} FILE.npz --out DIR`" in message
+    assert f"run `jaxrobust port {SQUEEZENET} --out DIR` to download them" in message
+    assert f"or `jaxrobust port {SQUEEZENET} FILE.caffemodel --out DIR`, and use DIR" in message
+    message = refusal(zoo.load, "lenet5-caffe")
+    assert "run `jaxrobust port lenet5-caffe FILE.caffemodel --out DIR`" in message
+    assert "download" not in message
     assert "scripts/train_reference" in refusal(zoo.load, "alexnet-glyphs")
 
 
 def test_the_packages_own_network_is_not_ported(tmp_path, weights):
     assert "comes with the package" in refusal(port, "alexnet-glyphs", weights, tmp_path / "out")
+
+
+def test_a_network_without_an_address_needs_a_file(tmp_path):
+    assert "give the file" in refusal(port, "lenet5-caffe", None, tmp_path / "out")
 
 
 def test_a_ported_network_loads_from_its_folder(tmp_path, weights, monkeypatch):

@@ -14,8 +14,8 @@ SHAPES = {
     "fc8/kernel": (7, 2),
 }
 RECIPE = Recipe(
+    "{layer}.{leaf}",
     {"kernel": "weight", "bias": "bias"},
-    ".",
     layers={"conv1": "features.0", "block/fc": "classifier.1"},
     flattened={"block/fc": (5, 2, 3)},
 )

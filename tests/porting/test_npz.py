@@ -2,7 +2,6 @@
 
 import io
 import struct
-import tracemalloc
 import zipfile
 import zlib
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from weight_files import memory_below, refusal
 
 from jaxrobust.errors import SpecificationError
 from jaxrobust.porting import read_weights
@@ -42,16 +42,6 @@ def write(path, members, compression=zipfile.ZIP_STORED):
     return path
 
 
-def refusal(path):
-    """The one line with which a file is refused, however much of it is asked for."""
-    with pytest.raises(SpecificationError) as caught:
-        dict(read_weights(path))
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400 + len(str(path))
-    assert str(path) in message
-    return message
-
-
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_every_array_comes_back_as_it_was(tmp_path, save):
     save(tmp_path / "weights.npz", **ARRAYS)
@@ -70,12 +60,10 @@ def test_every_array_comes_back_as_it_was(tmp_path, save):
 def test_no_array_is_read_before_it_is_asked_for(tmp_path):
     path = tmp_path / "weights.npz"
     np.savez(path, small=np.zeros(3), large=np.zeros(4_000_000))
-    tracemalloc.start()
-    weights = read_weights(path)
-    assert weights.headers["large"].shape == (4_000_000,)
-    weights["small"]
-    assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    tracemalloc.stop()
+    with memory_below(1_000_000):
+        weights = read_weights(path)
+        assert weights.headers["large"].shape == (4_000_000,)
+        weights["small"]
 
 
 @given(st.data())
@@ -144,10 +132,8 @@ def test_pickled_objects_are_refused_unread(tmp_path):
 def test_hostile_members_are_refused(tmp_path, members, reason):
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = write(tmp_path / "weights.npz", members, compression)
-        tracemalloc.start()
-        message = refusal(path)
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000 + 3 * path.stat().st_size
-        tracemalloc.stop()
+        with memory_below(5_000_000 + 3 * path.stat().st_size):
+            message = refusal(path)
         assert reason in message and "\x1b" not in message
 
 

@@ -1,0 +1,12 @@
+"""Telling the caller how far long work has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how many images are done, and how many there are."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
