@@ -82,7 +82,7 @@ def test_the_imagenet_class_names_are_sorted_wordnet_ids():
 
 
 def test_an_unknown_name_gives_the_closest_ones():
-    assert "did you mean alexnet?" in refusal(zoo.lookup, "alexnett")
+    assert "did you mean alexnet or alexnet-glyphs?" in refusal(zoo.lookup, "alexnett")
     assert "did you mean squeezenet-1.1-caffe?" in refusal(zoo.load, "squeezenet-1.1")
     assert "no checkpoint folder runs/nowhere" in refusal(zoo.load, "runs/nowhere")
 
