@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "accuracy": "results",
+    "by_layer": "summary",
     "describe": "perturbations",
     "evaluate": "engine",
     "Evaluation": "engine",
@@ -25,6 +26,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "SpecificationError": "errors",
     "sweep": "engine",
+    "write_report": "report",
 }
 
 __all__ = ["__version__", *_HOMES]

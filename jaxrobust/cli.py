@@ -20,14 +20,8 @@ from jaxrobust.text import aligned
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-
     from jaxrobust.data import ImageSource
     from jaxrobust.network import Network
-
-# Below these, nothing is said about the order of layers by depth.
-_FEWEST_LAYERS = 4
-_CLEAR_ORDER = 0.5
 
 NetworkArgument = Annotated[
     Positional[str],
@@ -130,6 +124,7 @@ class Sweep:
     def run(self) -> None:
         from jaxrobust.engine import resolve_perturbations, resolve_strengths, sweep
         from jaxrobust.results import check_new_run
+        from jaxrobust.summary import text_table
 
         folder = check_new_run(self.out)
         strengths = _strengths(self.strengths)
@@ -155,10 +150,28 @@ class Sweep:
             print(f"\njaxrobust: interrupted: {done}", file=sys.stderr)
             raise SystemExit(130) from None
         if not self.quiet:
-            _print_summary(result)
+            print(text_table(result))
             print(
                 f"results: {folder}/results.nc (xarray), {folder}/results.csv, {folder}/sweep.json"
             )
+
+
+@dataclass
+class Report:
+    """Write the figures of a run and a page that shows them, report.html.
+
+    Example: jaxrobust report runs/mine
+    """
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN", help="the folder of a sweep")]
+
+    def run(self) -> None:
+        from jaxrobust.report import write_report
+
+        page, *figures = write_report(self.run_folder)
+        names = ", ".join(path.stem for path in figures if path.suffix == ".png")
+        print(f"report:  {page}")
+        print(f"figures: {figures[0].parent} ({names}; PNG and SVG)")
 
 
 @dataclass
@@ -191,6 +204,7 @@ Command = (
     Annotated[List, subcommand("list")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Report, subcommand("report")]
     | Annotated[Port, subcommand("port")]
 )
 
@@ -328,47 +342,3 @@ def _sources() -> list[tuple[str, ...]]:
     from jaxrobust.data import SOURCES
 
     return [("source", "what it is"), *((k.usage, k.summary) for k in SOURCES.values())]
-
-
-def _by_depth(left: np.ndarray) -> str:
-    """Says whether the layers, in order of depth, keep more or less of the accuracy."""
-    import numpy as np
-    from scipy.stats import rankdata
-
-    if np.ptp(left) == 0:
-        return "all layers keep the same accuracy"
-    order = np.corrcoef(np.arange(len(left)), rankdata(left))[0, 1]  # Spearman's
-    if abs(order) < _CLEAR_ORDER:
-        what = "early layers are not clearly more fragile than late ones"
-    else:
-        what = f"{'early' if order > 0 else 'late'} layers are the more fragile ones"
-    return f"{what} (rank correlation of depth and accuracy left: {order:+.2f})"
-
-
-def _print_summary(result: Any) -> None:
-    """Prints the top-1 accuracy that is left per layer, near the middle of each grid."""
-    from jaxrobust.results import accuracy
-
-    cells = accuracy(result, "top1")
-    middle, header = {}, ["layer"]
-    for name in cells.perturbation.values:
-        run = cells.sel(perturbation=name)
-        strengths = run.strength.values[(run.seeds > 0).any("layer").values]
-        middle[name] = strengths[len(strengths) // 2]
-        header.append(f"{name} {middle[name]:g}")
-    rows = [header]
-    for layer in cells.layer.values:
-        row = [str(layer)]
-        for name, strength in middle.items():
-            cell = cells.sel(perturbation=name, layer=layer, strength=strength)
-            half = float(cell["high"] - cell["mean"])
-            interval = f" ± {half:.1%}" if half == half else ""
-            row.append(f"{float(cell['mean']):.1%}{interval}")
-        rows.append(row)
-    print(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
-    print(aligned(rows))
-    for name, strength in middle.items():
-        left = cells["mean"].sel(perturbation=name, strength=strength).dropna("layer")
-        if left.sizes["layer"] >= _FEWEST_LAYERS:
-            print(f"{name}: {_by_depth(left.values)}")
-    print(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")

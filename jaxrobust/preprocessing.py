@@ -141,12 +141,16 @@ class Preprocessing:
             SpecificationError: If the image does not have `size` and mode is "none", or if it is
                 smaller than the crop.
         """
-        from PIL import Image
-
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise SpecificationError(
                 f"an image must be uint8 [height, width, 3], not {image.dtype} {image.shape}"
             )
+        if self.mode == "none":
+            self._check_image_size(image)
+            if self.channels != "grey":
+                return np.ascontiguousarray(image[..., :: 1 if self.channels == "rgb" else -1])
+        from PIL import Image
+
         picture = Image.fromarray(image)
         if self.channels == "grey":
             picture = picture.convert("L")
@@ -205,6 +209,14 @@ class Preprocessing:
             raise SpecificationError(f"preprocessing: {wrong}; possible: {', '.join(known)}")
         return cls(**values)
 
+    def _check_image_size(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        if image.shape[:2] != self.size:
+            raise SpecificationError(
+                f"the image is {image.shape[0]} x {image.shape[1]} pixels (height x width), the "
+                f"network takes {self.size[0]} x {self.size[1]} and does not resize by itself; "
+                "possible: resize 'squash' or 'shorter'"
+            )
+
     def _squashed(self) -> tuple[int, int]:
         if self.resize is None:
             return self.size
@@ -213,12 +225,6 @@ class Preprocessing:
     def _resized(self, picture: Image.Image) -> Image.Image:
         width, height = picture.size
         if self.mode == "none":
-            if (height, width) != self.size:
-                raise SpecificationError(
-                    f"the image is {height} x {width} pixels (height x width), the network takes "
-                    f"{self.size[0]} x {self.size[1]} and does not resize by itself; possible: "
-                    "resize 'squash' or 'shorter'"
-                )
             return picture
         if self.mode == "squash":
             target_height, target_width = self._squashed()

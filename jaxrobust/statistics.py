@@ -36,6 +36,86 @@ def seed_interval(
     return mean, mean - half, mean + half, std, n
 
 
+def censored_seed_interval(
+    values: Float[np.ndarray, "*cells seeds"], confidence: float = 0.95
+) -> tuple[np.ndarray, ...]:
+    """`seed_interval` of values that may lie beyond what was measured (infinity).
+
+    A mean over the seeds that were not beyond would be too small, so one seed that is leaves no
+    mean, interval or std.
+
+    Returns:
+        As `seed_interval`, the seeds beyond counted in the number of seeds, then their number.
+    """
+    beyond = np.isinf(values).sum(-1)
+    *found, n = seed_interval(np.where(np.isinf(values), np.nan, values), confidence)
+    return *(np.where(beyond > 0, np.nan, each) for each in found), n + beyond, beyond
+
+
+def first_crossing(
+    strengths: Float[np.ndarray, " points"],
+    values: Float[np.ndarray, "*curves points"],
+    level: float,
+) -> Float[np.ndarray, "*curves"]:
+    """The strength at which each curve first falls to a level, by linear interpolation.
+
+    Args:
+        strengths: in the order in which the damage grows.
+        values: the curves at these strengths.
+        level: what is to be reached.
+
+    Returns:
+        Infinity for a curve that stays above the level, NaN for one with a missing point.
+
+    Example:
+        >>> curve = np.array([0.9, 0.7, 0.3])
+        >>> float(first_crossing(np.array([0.0, 0.1, 0.2]), curve, 0.4).round(6))
+        0.175
+    """
+    reached = values <= level
+    after = reached.argmax(-1)
+    before = np.maximum(after - 1, 0)
+    upper, lower = (np.take_along_axis(values, i[..., None], -1)[..., 0] for i in (before, after))
+    drop = upper - lower
+    share = np.where(drop > 0, (upper - level) / np.where(drop > 0, drop, 1), 0)
+    found = strengths[before] + share * (strengths[after] - strengths[before])
+    found = np.where(reached.any(-1), found, np.inf)
+    return np.where(np.isnan(values).any(-1), np.nan, found)
+
+
+def mean_over_range(
+    strengths: Float[np.ndarray, " points"], values: Float[np.ndarray, "*curves points"]
+) -> Float[np.ndarray, "*curves"]:
+    """The area under each curve over the width of the range: its mean height.
+
+    Trapezoidal rule. NaN for a curve with a missing point, or of a single point.
+    """
+    if len(strengths) < 2:
+        return np.full(values.shape[:-1], np.nan)
+    return np.trapezoid(values, strengths, axis=-1) / (strengths[-1] - strengths[0])
+
+
+def rank_correlation(
+    first: Float[np.ndarray, " items"], second: Float[np.ndarray, " items"]
+) -> float:
+    """Spearman's rank correlation, ties sharing their mean rank; NaN if all of one are equal.
+
+    Example:
+        >>> round(rank_correlation(np.array([1, 2, 3, 4]), np.array([10, 30, 20, 40])), 6)
+        0.8
+    """
+    ranks = _mean_ranks(first), _mean_ranks(second)
+    if np.ptp(ranks[0]) == 0 or np.ptp(ranks[1]) == 0:
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    # Not scipy.stats.rankdata: importing scipy.stats takes longer than a report's whole text.
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
 def seed_and_image_interval(
     sums: Float[np.ndarray, "*cells seeds blocks"],
     images: Float[np.ndarray, "*cells seeds blocks"],

@@ -86,7 +86,7 @@ def test_list_prints_a_table(
     assert all(row[last - 1] == " " and row[last] != " " for row in rows), "aligned"
 
 
-@pytest.mark.parametrize("command", ["list", "evaluate", "sweep", "port"])
+@pytest.mark.parametrize("command", ["list", "evaluate", "sweep", "report", "port"])
 def test_the_help_of_every_command_has_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +100,7 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["--help"])
     words = capsys.readouterr().out.split()
-    assert {"list", "evaluate", "sweep", "port"} <= set(words)
+    assert {"list", "evaluate", "sweep", "report", "port"} <= set(words)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,27 @@ def test_sweep_damages_groups_and_can_be_quiet(
     assert layers == [["late", ["fc7", "fc8"]], ["last", ["fc8"]]]
 
 
+def test_report_shows_a_sweep(
+    network: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    sweep = ["sweep", network, "--data", data, "--out", str(out), "--layers", "fc8", "--quiet"]
+    main([*sweep, "--perturbations", "node_knockout", "--strengths", "0.5", "--seeds", "3"])
+    main(["report", str(out)])
+    shown = capsys.readouterr().out
+    page, figures = out / "report.html", out / "figures"
+    assert str(page) in shown and str(figures) in shown
+    for name in ("accuracy-top1", "heat-map-top1", "layers-top1"):
+        assert name in shown
+        assert (figures / f"{name}.png").stat().st_size > 1000
+        assert (figures / f"{name}.svg").stat().st_size > 1000
+    assert "1 layer of small" in page.read_text(encoding="utf-8")
+    result = jr.open_run(out)
+    assert result.attrs["classes"] == CLASSES
+    assert json.loads(result.attrs["identity"]) == {"node_knockout": 0.0}
+    assert json.loads(result.attrs["depth"])[-1] == "fc8"
+
+
 def test_an_interrupted_sweep_says_where_its_result_is(
     network: str,
     data: str,
@@ -263,6 +284,7 @@ def test_other_commands_end_in_one_line_too(
     error = ends_with(["evaluate", "squeezenet-1.1-cafe", "--data", data], capsys)
     assert "unknown network 'squeezenet-1.1-cafe': did you mean squeezenet-1.1-caffe" in error
     assert "no checkpoint folder" in ends_with(["evaluate", "runs/none", "--data", data], capsys)
+    assert "not the folder of a sweep" in ends_with(["report", str(tmp_path)], capsys)
     port = ["port", "squeezenet-1.1-caffe", str(tmp_path / "none.npz"), "--out"]
     assert "none.npz" in ends_with([*port, str(tmp_path / "ported")], capsys)
 

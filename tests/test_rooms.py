@@ -23,6 +23,7 @@ ROOMS = (
     "porting",
     "networks",
     "results",
+    "summary",
     "engine",
     "training",
     "figures",

@@ -1,10 +1,18 @@
-"""Intervals against scipy's, and their coverage in simulated sweeps."""
+"""Intervals against scipy's, their coverage in simulated sweeps; crossings and areas of curves."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from jaxrobust.statistics import seed_and_image_interval, seed_interval, wilson_interval
+from jaxrobust.statistics import (
+    censored_seed_interval,
+    first_crossing,
+    mean_over_range,
+    rank_correlation,
+    seed_and_image_interval,
+    seed_interval,
+    wilson_interval,
+)
 
 IMAGES = 10.0
 
@@ -143,3 +151,59 @@ def test_the_interval_of_a_proportion_is_scipys(hits: int, images: int, confiden
     expected = stats.binomtest(hits, images).proportion_ci(confidence, method="wilson")
     found = wilson_interval(np.asarray(hits), np.asarray(images), confidence)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([0.8, 0.6, 0.2, 0.1], 0.15),  # between 0.1 and 0.2
+        ([0.8, 0.4, 0.4, 0.1], 0.1),  # on a point
+        ([0.8, 0.2, 0.9, 0.1], 0.1 * 0.4 / 0.6),  # the first of two crossings
+        ([0.8, 0.7, 0.6, 0.41], np.inf),
+        ([0.3, 0.2, 0.1, 0.0], 0.0),  # there from the start
+        ([0.8, np.nan, 0.2, 0.1], np.nan),
+        ([0.8, 0.2, 0.1, np.nan], np.nan),
+    ],
+)
+def test_where_a_curve_first_falls_to_a_level(curve: list[float], expected: float) -> None:
+    strengths = np.array([0.0, 0.1, 0.2, 0.4])
+    np.testing.assert_allclose(first_crossing(strengths, np.asarray(curve), 0.4), expected)
+
+
+def test_crossings_are_those_of_a_search_along_each_curve() -> None:
+    random = np.random.default_rng(5)
+    strengths = np.sort(random.uniform(0, 2, 9))
+    values = random.uniform(0, 1, (3, 4, 9)) - strengths * 0.2
+    found = first_crossing(strengths, values, 0.2)
+    fine = np.linspace(strengths[0], strengths[-1], 400_001)
+    for index in np.ndindex(3, 4):
+        below = np.interp(fine, strengths, values[index]) <= 0.2
+        expected = fine[below.argmax()] if below.any() else np.inf
+        np.testing.assert_allclose(found[index], expected, atol=1e-5)
+    # Strengths may also fall, as those of a fraction that is kept.
+    mirrored = first_crossing(-strengths, values, 0.2)
+    np.testing.assert_allclose(mirrored, -found)
+
+
+def test_the_mean_over_the_range_is_the_area_over_its_width() -> None:
+    strengths, values = np.array([0.0, 1.0, 4.0]), np.array([[1.0, 0.5, 0.5], [0.0, 1.0, np.nan]])
+    np.testing.assert_allclose(mean_over_range(strengths, values), [(0.75 + 1.5) / 4, np.nan])
+    np.testing.assert_allclose(mean_over_range(strengths[::-1], values[:, ::-1])[0], 2.25 / 4)
+    assert np.isnan(mean_over_range(strengths[:1], values[:, :1])).all()
+
+
+def test_a_seed_beyond_the_range_leaves_no_mean() -> None:
+    values = np.array([[0.2, 0.5, 0.9], [0.2, np.inf, 0.9], [np.inf] * 3, [np.nan, 0.5, np.inf]])
+    *found, seeds, beyond = censored_seed_interval(values)
+    assert seeds.tolist() == [3, 3, 3, 2] and beyond.tolist() == [0, 1, 3, 1]
+    for each, whole in zip(found, seed_interval(values[0]), strict=False):
+        np.testing.assert_allclose(each[0], whole)
+        assert np.isnan(each[1:]).all()
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_the_rank_correlation_is_spearmans(levels: int) -> None:
+    first, second = np.random.default_rng(levels).integers(0, levels, (2, 40))
+    expected = stats.spearmanr(first, second)
+    np.testing.assert_allclose(rank_correlation(first, second), expected[0], rtol=1e-12)  # pyright: ignore
+    assert np.isnan(rank_correlation(first, np.zeros(40)))

@@ -6,12 +6,12 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from jaxrobust.errors import SpecificationError
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
+    from PIL import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 # A fixed list keeps PIL from trying formats that start other programs, and from a race in its
@@ -36,6 +36,8 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
         SpecificationError: If the bytes are no image, are broken, or hold values without an
             agreed range (32-bit integers, floating point).
     """
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
             return np.array(_to_rgb(image))
@@ -49,6 +51,8 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     # PIL clips deeper greys at 255, which would turn most of them white.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

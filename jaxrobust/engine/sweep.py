@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +119,7 @@ def sweep(
         run(job, state, plans)
         finished = True
     finally:
-        result = _label(spec, state, finished)
+        result = _label(network, spec, chosen, state, finished)
         if folder is not None and state.trials["images"].any():
             write_run(folder, result, _record(spec, plans, finished))
     return result if blocks else sum_blocks(result)
@@ -132,7 +134,13 @@ def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturb
             warnings.warn(notes[0] + more, stacklevel=3)
 
 
-def _label(spec: Specification, state: State, finished: bool) -> xarray.Dataset:
+def _label(
+    network: Network,
+    spec: Specification,
+    perturbations: Sequence[Perturbation],
+    state: State,
+    finished: bool,
+) -> xarray.Dataset:
     coordinates = {
         "perturbation": [name for name, _ in spec.strengths],
         "layer": [name for name, _ in spec.layers],
@@ -141,6 +149,10 @@ def _label(spec: Specification, state: State, finished: bool) -> xarray.Dataset:
     attributes = {
         "network": spec.network,
         "data": spec.data,
+        "classes": network.classes,
+        # As text, because netCDF has no attributes that are lists of text or mappings.
+        "depth": json.dumps([n for n, layer in network.layers.items() if layer.kernel is not None]),
+        "identity": json.dumps({each.name: each.identity for each in perturbations}),
         "specification": spec.hash,
         "finished": int(finished),
     }
@@ -155,6 +167,7 @@ def _record(spec: Specification, plans: list[dict[str, Any]], finished: bool) ->
         "specification": spec.to_json(),
         "hash": spec.hash,
         "finished": finished,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "plan": plans,
         "versions": versions,
         "device": {"platform": device.platform, "kind": device.device_kind},

@@ -66,6 +66,10 @@ def save(
     with _written_beside(folder) as new:
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
             checkpointer.save(new / _PARAMETERS, stored)
+        # Orbax's mark of a complete save, which would carry a path of this machine elsewhere.
+        mark = new / _PARAMETERS / "commit_success.txt"
+        if mark.exists():
+            mark.write_text("complete\n")
         description = {
             "format": _FORMAT,
             "blueprint": blueprint.to_json(),

@@ -257,3 +257,8 @@ def test_a_fingerprint_names_paths_shapes_types_and_values():
     assert len(found) == 1 + len(variants)
     assert fingerprint({"a": {"b": np.arange(12.0)[::2] / 2}, "c": np.zeros((0, 2))}) in found
     assert fingerprint({"x": jnp.arange(3.0)}) == fingerprint({"x": np.arange(3, dtype=np.float32)})
+
+
+def test_it_holds_no_path_of_the_machine_that_wrote_it(saved, tmp_path):
+    for file in saved.rglob("*"):
+        assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes()

@@ -1,0 +1,118 @@
+"""Captions: exactly what the lines, bands, dots and cells of a figure are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from jaxrobust.statistics import FEWEST_SEEDS
+from jaxrobust.summary import (
+    LABELS,
+    by_layer,
+    chance,
+    curves,
+    in_words,
+    most_seeds,
+    percent,
+    shares,
+    undamaged,
+)
+
+if TYPE_CHECKING:
+    import xarray
+
+Kind = Literal["curves", "relative", "heat", "layers"]
+
+
+def caption(result: xarray.Dataset, kind: Kind, metric: str = "top5") -> str:
+    """The caption of a figure, as plain text without its number.
+
+    Args:
+        result: what the figure shows.
+        kind: "curves" and "relative" of `accuracy_curves`, "heat" of `heat_map`, "layers" of
+            `layer_summary`.
+        metric: what the figure shows of it.
+    """
+    words = {"curves": _curves, "relative": _relative, "heat": _heat, "layers": _layers}
+    parts = [words[kind](result, metric), _images(result)]
+    if not result.attrs.get("finished", 1):
+        parts.append("The run was interrupted: what is missing was not measured.")
+    return " ".join(parts)
+
+
+def _curves(result: xarray.Dataset, metric: str) -> str:
+    label, clean = LABELS.get(metric, metric), undamaged(result, metric)
+    return (
+        f"{label[:1].upper()}{label[1:]} of {result.attrs.get('network', 'the network')} after "
+        f"damage to one layer at a time, against the strength of the damage. {_lines(result)} "
+        f"Each line starts at the undamaged network ({in_words(clean, metric)}, dashed line)."
+        f"{_guessing(result, metric)}"
+    )
+
+
+def _relative(result: xarray.Dataset, metric: str) -> str:
+    label = LABELS.get(metric, metric)
+    return (
+        f"Relative change in {label} of {result.attrs.get('network', 'the network')}: (damaged - "
+        f"undamaged) / undamaged. {_lines(result)}{_guessing(result, metric)}"
+    )
+
+
+def _heat(result: xarray.Dataset, metric: str) -> str:
+    label, unit = LABELS.get(metric, metric), " in per cent" if shares(metric) else ""
+    return (
+        f"Mean {label}{unit} over {_seeds(result)} for each damaged layer (rows, the first on top) "
+        f"and strength (columns). Undamaged: {in_words(undamaged(result, metric), metric)}."
+    )
+
+
+def _layers(result: xarray.Dataset, metric: str) -> str:
+    label, table = LABELS.get(metric, metric), by_layer(result, metric)
+    interval = "whiskers are 95 % intervals (Student-t over seeds)"
+    few = "there are too few for intervals"
+    drawn = interval if np.isfinite(table["area_low"]).any() else few
+    beyond = (
+        " Arrows count the seeds that still keep more than half at the greatest strength: where "
+        "there is one, no mean is given."
+        if table["beyond"].any()
+        else ""
+    )
+    return (
+        f"Top row of each perturbation: the strength at which half of the undamaged {label} is "
+        f"left, interpolated on each seed's curve. Below: the mean {label} over the whole range of "
+        f"strengths (the area under the curve; dashed: undamaged"
+        f"{', dotted: chance' if chance(result, metric) is not None else ''}). Large dots are "
+        f"means over {_seeds(result)}, rings the seeds; {drawn}.{beyond}"
+    )
+
+
+def _lines(result: xarray.Dataset) -> str:
+    seeds = most_seeds(curves(result, "top1"))
+    if seeds >= FEWEST_SEEDS:
+        band = (
+            "bands are 95 % intervals of the mean (Student-t over seeds, the images fixed), cut "
+            "where they pass what is possible"
+        )
+    elif seeds == 2:
+        band = "bands are ± one standard deviation, two seeds being too few for an interval"
+    else:
+        band = "a single seed gives no band"
+    return f"Lines are means over {_seeds(result)}; {band}."
+
+
+def _guessing(result: xarray.Dataset, metric: str) -> str:
+    level = chance(result, metric)
+    if level is None:
+        return ""
+    return f" Dotted line: chance, {percent(level)} with {int(result.attrs['classes']):,} classes."
+
+
+def _seeds(result: xarray.Dataset) -> str:
+    count = result.sizes["seed"]
+    return "one random draw of the damage" if count == 1 else f"{count} random draws (seeds)"
+
+
+def _images(result: xarray.Dataset) -> str:
+    images = int(result["clean_images"].sum())
+    return f"Every point: the same {images:,} images ({result.attrs.get('data', 'not named')})."

@@ -1,0 +1,185 @@
+"""The page of the report: text, tables and pictures put into the template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrobust.report import tables
+from jaxrobust.statistics import wilson_interval
+from jaxrobust.summary import LABELS, Finding, curves, depth, findings, main_metric, percent, title
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its heading and caption, and the picture as data URIs for two widths."""
+
+    heading: str
+    caption: str
+    wide: str
+    narrow: str
+
+
+def page(
+    result: xarray.Dataset, record: Mapping[str, Any], pictures: Sequence[Picture], folder: Path
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        result: of the run.
+        record: its `sweep.json`.
+        pictures: in the order of the page; the findings stand beside the first.
+        folder: of the run, for the example that opens it.
+    """
+    template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
+    first, *others = [_figure(number, picture) for number, picture in enumerate(pictures, start=1)]
+    main = main_metric(result)
+    return template.substitute(
+        title=escape(f"How {_network(result)} breaks"),
+        lead=escape(_lead(result)),
+        notice=_notice(result),
+        tiles=_tiles(result),
+        first_figure=first,
+        findings="".join(map(_finding, findings(result))),
+        figures="".join(others),
+        label=escape(LABELS[main]),
+        layers=tables.layers(result, main),
+        specification=_pairs(_specification(record)),
+        provenance=_pairs(_provenance(record)),
+        cells=tables.cells(result),
+        example=escape(_example(folder, main)),
+    )
+
+
+def _network(result: xarray.Dataset) -> str:
+    return str(result.attrs.get("network") or "the network")
+
+
+def _text(text: str) -> str:
+    """Text for HTML; a number and its per cent sign stay on one line."""
+    return escape(text).replace(" %", "&nbsp;%")
+
+
+def _parts(result: xarray.Dataset) -> str:
+    """How many layers or groups of them were damaged."""
+    count = result.sizes["layer"]
+    plural = "" if count == 1 else "s"
+    alone = set(map(str, result.layer.values)) <= set(depth(result))
+    return f"{count} layer{plural}" if alone else f"{count} group{plural} of layers"
+
+
+def _lead(result: xarray.Dataset) -> str:
+    damaged = ", ".join(title(str(name)).lower() for name in result.perturbation.values)
+    seeds = result.sizes["seed"]
+    draws = "one random draw" if seeds == 1 else f"up to {seeds} random draws"
+    return (
+        f"{_parts(result)} of {_network(result)}, damaged one at a time at growing strength "
+        f"({damaged}), with {draws} of each damage; after each, the same "
+        f"{int(result['clean_images']):,} images were classified again."
+    )
+
+
+def _notice(result: xarray.Dataset) -> str:
+    if result.attrs.get("finished", 1):
+        return ""
+    return (
+        '<p class="notice">This run was interrupted. Figures and tables show what was measured '
+        "until then.</p>"
+    )
+
+
+def _tiles(result: xarray.Dataset) -> str:
+    images = int(result["clean_images"])
+    tiles = []
+    for metric in ("top1", "top5"):
+        hits = int(result[f"clean_{metric}"])
+        low, high = wilson_interval(np.asarray(hits), np.asarray(images))
+        tiles.append(
+            (
+                f"undamaged {LABELS[metric]}",
+                percent(hits / images),
+                f"{100 * float(low):.1f} to {100 * float(high):.1f} % over images like these",
+            )
+        )
+    found = [each.values[..., each.strengths != each.identity] for each in curves(result, "top1")]
+    trials = sum(int(np.isfinite(values).sum()) for values in found)
+    kinds = "1 kind" if len(found) == 1 else f"{len(found)} kinds"
+    tiles.append(("trials", f"{trials:,}", f"{_parts(result)}, {kinds} of damage"))
+    tiles.append(("images", f"{images:,}", str(result.attrs.get("data", ""))))
+    return "".join(
+        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(more)}</small></dd></div>"
+        for name, value, more in tiles
+    )
+
+
+def _figure(number: int, picture: Picture) -> str:
+    text = _text(picture.caption)
+    return (
+        f'<figure><h2>{escape(picture.heading)}</h2><div class="sheet"><picture>'
+        f'<source media="(max-width: 640px)" srcset="{picture.narrow}">'
+        f'<img src="{picture.wide}" alt="Figure {number}. {text}"></picture></div>'
+        f"<figcaption><b>Figure {number}.</b> {text}</figcaption></figure>"
+    )
+
+
+def _finding(finding: Finding) -> str:
+    return (
+        f'<li><span class="verdict {finding.verdict.replace(" ", "-")}">{finding.verdict}</span>'
+        f"<b>{_text(finding.claim)}.</b> {_text(finding.evidence)}</li>"
+    )
+
+
+def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    spec = record["specification"]
+    yield "network", spec["network"]
+    yield "images", f"{spec['images']:,} of {spec['data']}, counted in blocks of {spec['block']}"
+    for name, strengths in spec["strengths"]:
+        yield title(name), f"strengths {', '.join(strengths)}"
+    for name, path in spec["import_paths"]:
+        yield f"{title(name)} is defined in", path
+    groups = [
+        name if list(members) == [name] else f"{name} ({', '.join(members)} together)"
+        for name, members in spec["layers"]
+    ]
+    yield "damaged layers", ", ".join(groups)
+    yield "seeds", f"{spec['seeds']} (root {spec['root']})"
+    if spec["metrics"]:
+        yield "metrics of the user's", ", ".join(spec["metrics"])
+    if "preprocessing" in spec:
+        settings = json.loads(spec["preprocessing"])
+        yield "preprocessing", ", ".join(f"{name}: {value}" for name, value in settings.items())
+
+
+def _provenance(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    spec, device = record["specification"], record["device"]
+    if "written" in record:
+        yield "written", record["written"]
+    yield "device", f"{device['kind']} ({device['platform']})"
+    yield "precision of matrix products", spec["precision"]
+    yield "versions", ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    yield "fingerprint of the parameters", spec["parameters"]
+    yield "fingerprint of the images", spec["data_fingerprint"]
+    yield "hash of the specification", record["hash"]
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in pairs)
+
+
+def _example(folder: Path, metric: str) -> str:
+    return (
+        "import jaxrobust as jr\n\n"
+        f"result = jr.open_run({str(folder)!r})  # an xarray.Dataset of counts\n"
+        f'left = jr.accuracy(result, "{metric}")  # mean, low, high, std per cell\n'
+        f'layers = jr.by_layer(result, "{metric}")  # half-strength and area of each layer'
+    )

@@ -1,0 +1,72 @@
+"""The tables of the report, as HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxrobust.results import accuracy
+from jaxrobust.summary import by_layer, curves, half_text, in_depth_order, middle, title
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def layers(result: xarray.Dataset, metric: str) -> str:
+    """Per layer and perturbation: what is left near half strength, half-strength and area."""
+    ordered = in_depth_order(result)
+    cells, table = accuracy(ordered, metric), by_layer(ordered, metric)
+    shown = [each for each in curves(ordered, metric) if np.isfinite(each.values).any()]
+    top = "".join(
+        f'<th colspan="3" scope="colgroup">{escape(title(each.perturbation))}</th>'
+        for each in shown
+    )
+    below = "".join(
+        f'<th scope="col">left at {middle(each):g}</th><th scope="col">half left at</th>'
+        '<th scope="col">mean over range</th>'
+        for each in shown
+    )
+    rows = []
+    for layer in table.layer.values:
+        row = [f'<th scope="row">{escape(str(layer))}</th>']
+        for each in shown:
+            cell = cells.sel(perturbation=each.perturbation, layer=layer, strength=middle(each))
+            own = table.sel(perturbation=each.perturbation, layer=layer)
+            left = _share(*(float(cell[part]) for part in ("mean", "low", "high")))
+            area = _share(*(float(own[part]) for part in ("area", "area_low", "area_high")))
+            row += [f"<td>{escape(text)}</td>" for text in (left, half_text(own), area)]
+        rows.append(f"<tr>{''.join(row)}</tr>")
+    head = f'<thead><tr><th rowspan="2" scope="col">layer</th>{top}</tr><tr>{below}</tr></thead>'
+    return f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
+
+
+def cells(result: xarray.Dataset) -> str:
+    """Every cell that was run: mean and interval of both accuracies."""
+    ordered = in_depth_order(result)
+    found = {metric: accuracy(ordered, metric) for metric in ("top1", "top5")}
+    columns = ("perturbation", "layer", "strength", "top-1", "top-5", "seeds")
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    perturbations, names, strengths = (
+        ordered[name].values for name in ("perturbation", "layer", "strength")
+    )
+    parts = ("mean", "low", "high")
+    numbers = {metric: [table[part].values for part in parts] for metric, table in found.items()}
+    seeds = found["top1"]["seeds"].values
+    rows = []
+    for place in zip(*np.nonzero(seeds), strict=True):
+        perturbation, layer, strength = place
+        row = [str(perturbations[perturbation]), str(names[layer]), f"{strengths[strength]:g}"]
+        row += [_share(*(float(part[place]) for part in each)) for each in numbers.values()]
+        row.append(str(seeds[place]))
+        rows.append(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _share(mean: float, low: float, high: float) -> str:
+    """A mean in per cent with half the width of its interval."""
+    if np.isnan(mean):
+        return "–"
+    half = (high - low) / 2
+    return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}") + " %"

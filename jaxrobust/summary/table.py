@@ -1,0 +1,100 @@
+"""The short table that a sweep ends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxrobust.results import accuracy
+from jaxrobust.statistics import rank_correlation
+from jaxrobust.summary.curves import Curve, curves, in_depth_order
+from jaxrobust.text import aligned
+
+if TYPE_CHECKING:
+    import xarray
+
+_WIDTH = 100
+
+# Below these, nothing is said about the order of layers by depth.
+_FEWEST_LAYERS = 4
+_CLEAR_ORDER = 0.5
+
+
+def text_table(result: xarray.Dataset) -> str:
+    """The top-1 accuracy that is left per layer, near the middle of each grid, as text.
+
+    Tables of at most 100 columns, one below the other where there are many perturbations, then a
+    sentence for each perturbation on early and late layers.
+    """
+    cells = accuracy(in_depth_order(result), "top1")
+    shown = [each for each in curves(result, "top1") if np.isfinite(each.values).any()]
+    columns = [_column(cells, each) for each in shown]
+    layers = ["layer", *map(str, cells.layer.values)]
+    lines = [f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})"]
+    while columns:
+        count = max(_fitting(layers, columns), 1)
+        lines.append(aligned(list(zip(layers, *columns[:count], strict=True))))
+        columns = columns[count:]
+    for each in shown:
+        left = cells["mean"].sel(perturbation=each.perturbation, strength=middle(each))
+        left = left.dropna("layer")
+        if left.sizes["layer"] >= _FEWEST_LAYERS:
+            lines.append(f"{each.perturbation}: {_by_depth(left.values)}")
+    if np.isfinite(cells["low"]).any():
+        lines.append(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")
+    return "\n".join(lines)
+
+
+def _fitting(layers: list[str], columns: list[list[str]]) -> int:
+    """How many of the columns fit beside the names of the layers."""
+    widths = [max(map(len, column)) for column in (layers, *columns)]
+    return int((np.cumsum(widths) + 2 * np.arange(len(widths)) <= _WIDTH).sum()) - 1
+
+
+def middle(curve: Curve) -> float:
+    """The strength nearest the middle of a grid, the greater of two."""
+    strengths = [s for s in curve.strengths if s != curve.identity]
+    middle = (curve.strengths[0] + curve.strengths[-1]) / 2
+    return float(min(reversed(strengths), key=lambda s: round(abs(s - middle), 9)))
+
+
+def half_text(table: xarray.Dataset) -> str:
+    """The half-strength of one perturbation and layer, as text.
+
+    Args:
+        table: from `by_layer`, one perturbation and layer of it.
+
+    Returns:
+        As "0.34 (0.30 to 0.39)", "> 0.9" or "> 0.9 in 2 of 5 seeds"; a dash where nothing is known.
+    """
+    beyond, seeds = int(table["beyond"]), int(table["seeds"])
+    if beyond:
+        sign = ">" if table["last"] > table["first"] else "<"
+        some = "" if beyond == seeds else f" in {beyond} of {seeds} seeds"
+        return f"{sign} {float(table['last']):g}{some}"
+    half, low, high = (float(table[name]) for name in ("half", "half_low", "half_high"))
+    if np.isnan(half):
+        return "–"
+    return f"{half:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
+
+
+def _column(cells: xarray.Dataset, curve: Curve) -> list[str]:
+    own = cells.sel(perturbation=curve.perturbation, strength=middle(curve))
+    column = [f"{curve.perturbation} {middle(curve):g}"]
+    for mean, high in zip(own["mean"].values, own["high"].values, strict=True):
+        interval = "" if np.isnan(high) else f" ± {high - mean:.1%}"
+        column.append("not run" if np.isnan(mean) else f"{mean:.1%}{interval}")
+    return column
+
+
+def _by_depth(left: np.ndarray) -> str:
+    """Says whether the layers, in order of depth, keep more or less of the accuracy."""
+    if np.ptp(left) == 0:
+        return "all layers keep the same accuracy"
+    order = rank_correlation(np.arange(len(left)), left)
+    if abs(order) < _CLEAR_ORDER:
+        what = "early layers are not clearly more fragile than late ones"
+    else:
+        what = f"{'early' if order > 0 else 'late'} layers are the more fragile ones"
+    return f"{what} (rank correlation with depth {order:+.2f})"

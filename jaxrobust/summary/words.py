@@ -1,0 +1,41 @@
+"""What metrics and perturbations are called in text and figures."""
+
+import math
+
+LABELS = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "changed": "changed predictions",
+    "loss": "loss in nats",
+}
+
+
+def shares(metric: str) -> bool:
+    """Whether a metric is a share of the images, shown in per cent."""
+    return metric in ("top1", "top5", "changed")
+
+
+def title(perturbation: str) -> str:
+    """A perturbation's name as words.
+
+    Example:
+        >>> title("synapse_knockout")
+        'Synapse knockout'
+    """
+    words = perturbation.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def percent(value: float) -> str:
+    """A share in per cent, with one decimal; a dash for NaN.
+
+    Example:
+        >>> percent(0.125), percent(float("nan"))
+        ('12.5 %', '–')
+    """
+    return "–" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def in_words(value: float, metric: str) -> str:
+    """A metric's mean per image as text: shares in per cent, others to three digits."""
+    return percent(value) if shares(metric) else f"{value:.3g}"
