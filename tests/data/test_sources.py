@@ -168,7 +168,10 @@ def test_wrong_arrays(tmp_path, arrays, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("photos", "'photos' is not a data source; possible: folder:PATH, npz:PATH, tar:PATH"),
+        (
+            "photos",
+            "'photos' is not a data source; possible: folder:PATH, glyphs, npz:PATH, tar:PATH",
+        ),
         ("rar:x.rar", "'rar:x.rar' is not a data source; possible: folder:PATH"),
         ("tar:", "'tar:' is not a data source; possible: tar:PATH"),
         ("npz", "'npz' is not a data source; possible: npz:PATH"),
