@@ -44,6 +44,11 @@ ResizeArgument = Annotated[
 ]
 
 
+SkipBrokenArgument = Annotated[
+    bool, arg(help="leave out images that cannot be decoded, rather than stop at the first")
+]
+
+
 @dataclass
 class List:
     """Print what can be used.
@@ -69,13 +74,17 @@ class Evaluate:
     data: DataArgument
     images: ImagesArgument = None
     resize: ResizeArgument = None
+    skip_broken: SkipBrokenArgument = False
     json: Annotated[bool, arg(help="print counts as one JSON object")] = False
 
     def run(self) -> None:
         from jaxrobust.engine import evaluate
 
         images = _open(self.data, self.images)
-        found = evaluate(_load(self.network, self.resize), images)
+        network = _load(self.network, self.resize)
+        with _progress(self.json) as report:
+            images = images.without_broken(report) if self.skip_broken else images
+            found = evaluate(network, images, report=report)
         counts = {"images": found.images, "top1": found.top1, "top5": found.top5}
         print(json.dumps(counts) if self.json else found)
 
@@ -119,6 +128,7 @@ class Sweep:
     resize: ResizeArgument = None
     root: Annotated[int, arg(help="root of all random draws")] = 0
     block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
+    skip_broken: SkipBrokenArgument = False
     quiet: Annotated[bool, arg(help="no progress and no table")] = False
 
     def run(self) -> None:
@@ -132,7 +142,8 @@ class Sweep:
         images = _open(self.data, self.images)
         network = _load(self.network, self.resize)
         try:
-            with _progress(len(images), self.quiet) as report:
+            with _progress(self.quiet) as report:
+                images = images.without_broken(report) if self.skip_broken else images
                 result = sweep(
                     network,
                     images,
@@ -191,13 +202,44 @@ class Port:
             help_behavior_hint="(default: the published one is downloaded)",
         ),
     ] = None
+    no_verify: Annotated[
+        bool,
+        arg(help="accept another file than the published one, from a server of your own"),
+    ] = False
 
     def run(self) -> None:
         from jaxrobust.networks.port import port
         from jaxrobust.networks.progress import download_progress
 
         with download_progress() as report:
-            print(port(self.network, self.file, self.out, report=report))
+            print(port(self.network, self.file, self.out, verify=not self.no_verify, report=report))
+
+
+@dataclass
+class Prepare:
+    """Download and prepare a data set of TensorFlow Datasets, for sources like tfds:NAME:SPLIT.
+
+    Example: jaxrobust prepare imagenet_v2/matched-frequency
+    """
+
+    name: Annotated[Positional[str], arg(metavar="NAME", help="a name of TensorFlow Datasets")]
+    manual_dir: Annotated[
+        Path | None,
+        arg(metavar="DIR", help="where the archives lie that you downloaded yourself"),
+    ] = None
+    data_dir: Annotated[
+        Path | None,
+        arg(
+            metavar="DIR",
+            help="where to keep it",
+            help_behavior_hint="(default: TensorFlow Datasets' own)",
+        ),
+    ] = None
+
+    def run(self) -> None:
+        from jaxrobust.data.tfds import prepare
+
+        print(prepare(self.name, manual_dir=self.manual_dir, data_dir=self.data_dir))
 
 
 Command = (
@@ -206,6 +248,7 @@ Command = (
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Port, subcommand("port")]
+    | Annotated[Prepare, subcommand("prepare")]
 )
 
 
@@ -266,7 +309,7 @@ def _strengths(texts: Sequence[str]) -> str | Mapping[str, str] | None:
 
 
 @contextmanager
-def _progress(images: int, quiet: bool) -> Iterator[Any]:
+def _progress(quiet: bool) -> Iterator[Any]:
     """A progress bar on stderr; gives the function that the engine reports to."""
     if quiet:
         yield lambda what, done, total: None
@@ -280,6 +323,8 @@ def _progress(images: int, quiet: bool) -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
+    from jaxrobust.data.progress import PREPARING
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -292,15 +337,24 @@ def _progress(images: int, quiet: bool) -> Iterator[Any]:
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task("", total=None, trials="", rate="")
 
+    images = 0  # of one trial
+
     def report(what: str, done: int, total: int) -> None:
+        nonlocal images
         bar.start()  # not before: errors come first
+        if what in PREPARING:
+            images, trials = total, ""
+        else:
+            trials = f"{done // images:,}/{total // images:,} trials" if total else ""
+        if what != bar.tasks[task].description and done == 0:
+            bar.reset(task)
         speed = bar.tasks[task].speed
         bar.update(
             task,
             description=what,
             completed=done,
             total=total or None,
-            trials=f"{done // images:,}/{total // images:,} trials" if total else "",
+            trials=trials,
             rate=f"{speed:,.0f} images/s" if speed else "",
         )
 

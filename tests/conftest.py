@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Nothing of a user's own cache is read or written.
+_cache = tempfile.TemporaryDirectory(prefix="jaxrobust-tests-")
+os.environ["JAXROBUST_CACHE"] = _cache.name
 
 # How long an example takes depends on compilation and on how busy the machine is, so time decides
 # nothing. Continuous integration draws the same examples on every run; elsewhere they vary.

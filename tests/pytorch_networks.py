@@ -24,7 +24,7 @@ def randomised(module: Any) -> Any:
         elif tensor.ndim > 1:
             tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
         elif name.endswith("weight"):
-            tensor.uniform_(0.4, 0.8, generator=generator)
+            tensor.uniform_(0.7, 1.2, generator=generator)
         elif tensor.is_floating_point():
             tensor.normal_(0, 0.1, generator=generator)
     return module.eval()

@@ -230,7 +230,7 @@ def test_an_interrupted_sweep_says_where_its_result_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(self: Progress, *arguments: Any, **options: Any) -> None:
-        if options.get("completed"):
+        if options.get("completed") and options.get("trials"):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Progress, "update", interrupted)

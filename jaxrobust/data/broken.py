@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrobust.data.cache import BlockCache
 from jaxrobust.data.crops import versions
-from jaxrobust.data.progress import Report
+from jaxrobust.data.progress import READING, SEARCHING, Report
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
 
@@ -34,14 +34,14 @@ def intact_images(
     Returns:
         True for each image that can. The cache remembers the outcome.
     """
-    intact = _tried(store.digest, order, each, report, "reading images")
+    intact = _tried(store.digest, order, each, report, READING)
     readable = order[intact]
     cache = BlockCache.default()
     digests = b"".join(map(store.digest, readable.tolist()))
     key = blake2b(f"intact {versions()}".encode() + digests, digest_size=16).hexdigest()
     outcome = cache.get(key, readable.shape) if cache and len(readable) else None
     if outcome is None:
-        outcome = _tried(store.pixels, readable, each, report, "looking for broken images")
+        outcome = _tried(store.pixels, readable, each, report, SEARCHING)
         if cache and len(readable):
             cache.add(key, outcome.astype(np.uint8))
     intact[intact] = outcome.astype(bool)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.data.cache import BlockCache
-from jaxrobust.data.progress import Report
+from jaxrobust.data.progress import DECODING, Report
 
 if TYPE_CHECKING:
     from jaxtyping import Integer, UInt8
@@ -69,10 +69,10 @@ class Crops:
             SpecificationError: If an image is broken or cannot be cropped; it is named.
         """
         for number, start in enumerate(range(0, len(self), _BLOCK)):
-            report("decoding images", start, len(self))
+            report(DECODING, start, len(self))
             if not (self._cache and self._cache.has(self._keys[number], self._shape(number))):
                 self._make(number)
-        report("decoding images", len(self), len(self))
+        report(DECODING, len(self), len(self))
 
     def _block(self, number: int) -> np.ndarray:
         if number in self._held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import islice
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.data.progress import Report
 from jaxrobust.engine.clean import Clean, Images, evaluate_clean
 from jaxrobust.engine.plan import Options, make_plan
 from jaxrobust.engine.score import score
@@ -26,7 +27,6 @@ from jaxrobust.perturbations import Perturbation, damage, draw
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-Report = Callable[[str, int, int], None]
 _Item = TypeVar("_Item")
 
 # Steps that are under way on the device while the host adds up the sums of earlier ones.

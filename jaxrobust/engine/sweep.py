@@ -121,7 +121,7 @@ def sweep(
     finally:
         result = _label(network, spec, chosen, state, finished)
         if folder is not None and state.trials["images"].any():
-            write_run(folder, result, _record(spec, plans, finished))
+            write_run(folder, result, _record(spec, source.left_out, plans, finished))
     return result if blocks else sum_blocks(result)
 
 
@@ -159,7 +159,9 @@ def _label(
     return make_dataset(state.trials, state.clean, coordinates, attributes)
 
 
-def _record(spec: Specification, plans: list[dict[str, Any]], finished: bool) -> dict[str, Any]:
+def _record(
+    spec: Specification, left_out: Sequence[str], plans: list[dict[str, Any]], finished: bool
+) -> dict[str, Any]:
     versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
     versions["python"] = platform.python_version()
     device = jax.devices()[0]
@@ -167,6 +169,7 @@ def _record(spec: Specification, plans: list[dict[str, Any]], finished: bool) ->
         "specification": spec.to_json(),
         "hash": spec.hash,
         "finished": finished,
+        "left_out": list(left_out),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "plan": plans,
         "versions": versions,

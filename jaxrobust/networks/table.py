@@ -143,7 +143,7 @@ def _caffe() -> Iterator[Entry]:
         *("alexnet-caffe", "alexnet"),
         _ALEXNET_2012
         | {"response_norm": "before pooling", "norm_alpha": 1e-4 / 5, "norm_offset": 1.0},
-        *("AlexNet of 2012, norm before pooling", 60_965_224),
+        *("AlexNet of 2012, norm then pool", 60_965_224),
         WeightSource(
             publisher="Caffe",
             file="bvlc_alexnet.caffemodel of Caffe's model zoo",
@@ -243,7 +243,7 @@ def _cheney2017() -> Entry:
     )
     return Entry(
         Blueprint("alexnet-cheney2017", "alexnet", configuration, preprocessing, "imagenet"),
-        *("the study's AlexNet, norm after pooling", 60_965_224, weights),
+        *("the study's AlexNet, pool then norm", 60_965_224, weights),
         Published(57.06, 79.91, "readme of convnets-keras"),
     )
 

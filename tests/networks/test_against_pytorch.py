@@ -37,7 +37,7 @@ def save_caffe(path: Path, net: Any, *, old: bool) -> Path:
     """Writes a caffemodel: present layers and shapes, or V1 layers and four axes everywhere."""
     model = CaffeNetwork()
     for name, kernel in net.kernels.items():
-        layer = (model.layers if old else model.layer).add(name=name)
+        layer = (model.layers if old else model.layer).add(name=name.encode())
         for tensor in (kernel, net.biases[name]):
             blob = layer.blobs.add(data=[tensor.numpy().tobytes()])
             if old:

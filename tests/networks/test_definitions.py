@@ -8,7 +8,10 @@ from flax import nnx
 
 from jaxrobust.network import Network
 from jaxrobust.networks.alexnet import AlexNet
+from jaxrobust.networks.googlenet import GoogLeNet
+from jaxrobust.networks.resnet import CifarResNet, ResNet
 from jaxrobust.networks.squeezenet import SqueezeNet
+from jaxrobust.networks.vgg import VGG
 from jaxrobust.preprocessing import Preprocessing
 
 SMALL_ALEXNET = {
@@ -143,7 +146,69 @@ def test_layers_are_named_as_in_the_papers():
     assert all(kernel is not None and kernel.output_axes == (3,) for kernel in kernels)
 
 
-@pytest.mark.parametrize("make", [small_alexnet, small_squeezenet])
+def small_vgg(**changes):
+    options = {
+        "convolutions": (1, 1, 2, 1, 1),
+        "widths": (4, 5, 6, 5, 7),
+        "image_size": (64, 56),
+        "dense_width": 9,
+        "classes": 7,
+    }
+    return nnx.eval_shape(lambda: VGG(**options, **changes, rngs=nnx.Rngs(0)))
+
+
+def test_vgg_has_the_names_of_the_paper():
+    names = ["conv1_1", "conv2_1", "conv3_1", "conv3_2", "conv4_1", "conv5_1"]
+    network = network_of(small_vgg(), (64, 56))
+    assert list(network.layers) == [*names, "fc6", "fc7", "fc8"]
+    normalised = network_of(small_vgg(batch_normalised=True), (64, 56))
+    pairs = [name for conv in names for name in (conv, conv.replace("conv", "bn"))]
+    assert list(normalised.layers) == [*pairs, "fc6", "fc7", "fc8"]
+    statistics = {f"bn3_2/{leaf}" for leaf in ("mean", "var")}
+    assert statistics <= set(normalised.frozen) and len(normalised.frozen) == 12
+
+
+def test_resnets_have_pytorchs_names():
+    module = nnx.eval_shape(
+        lambda: ResNet(blocks=(1, 1, 1, 1), widths=(2, 3, 4, 5), bottleneck=True, rngs=nnx.Rngs(0))
+    )
+    layers = list(network_of(module, (64, 64)).layers)
+    first = ["conv1", "bn1", *(f"layer1.0.{kind}{i}" for i in (1, 2, 3) for kind in ("conv", "bn"))]
+    assert {*first, "layer4.0.downsample.0", "layer4.0.downsample.1", "fc"} <= set(layers)
+    assert layers[:2] == ["conv1", "bn1"] and layers[-1] == "fc" and len(layers) == 35
+    module = nnx.eval_shape(lambda: CifarResNet(blocks=(1, 1, 1), rngs=nnx.Rngs(0)))
+    blocks = [f"layer{i}.0.{part}" for i in (1, 2, 3) for part in ("conv1", "bn1", "conv2", "bn2")]
+    assert list(network_of(module, (32, 32)).layers) == ["conv1", "bn1", *blocks, "linear"]
+
+
+def test_googlenet_has_caffes_names():
+    module = nnx.eval_shape(lambda: GoogLeNet(classes=7, rngs=nnx.Rngs(0)))
+    layers = list(network_of(module, (64, 64)).layers)
+    assert layers[:3] == ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
+    parts = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+    modules = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+    names = {f"inception_{name}/{part}" for name in modules for part in parts}
+    assert set(layers[3:-1]) == names and layers[-1] == "loss3/classifier"
+
+
+def test_the_alexnet_of_2012_has_two_groups_and_normalises():
+    options = SMALL_ALEXNET | {"groups": 2, "widths": (6, 8, 10, 8, 6)}
+    images = 20 * np.random.default_rng(1).standard_normal((2, 64, 56, 3))
+    found = []
+    for place in ("none", "before pooling", "after pooling"):
+        options |= {"response_norm": place, "norm_alpha": 1e-3}
+        module = nnx.eval_shape(lambda options=options: AlexNet(**options, rngs=nnx.Rngs(0)))
+        with_random_params(module)
+        shapes = [getattr(module, f"conv{i}").kernel.shape for i in range(1, 6)]
+        assert [shape[2] for shape in shapes] == [3, 3, 8, 5, 4]
+        module.eval()
+        found.append(np.asarray(forward(module, images)))
+    assert not any(np.allclose(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(ValueError, match="response_norm='somewhere'; possible: none, before"):
+        AlexNet(response_norm="somewhere", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [small_alexnet, small_squeezenet, small_vgg])
 def test_dropout_acts_in_training_mode_only(make):
     module = make()
     with_random_params(module)

@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         end = start + server.breaks.pop(0) if server.breaks else len(content)
         self.wfile.write(content[start:end])
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 

@@ -52,10 +52,15 @@ def test_local_response_norm_is_pytorchs(alpha, offset):
 
 def test_batch_norm_in_evaluation_mode_uses_its_statistics():
     layer = batch_norm(3, rngs=nnx.Rngs(0))
-    layer.mean[...] = jnp.asarray([1.0, 2.0, 3.0])
-    layer.var[...] = jnp.asarray([4.0, 1.0, 0.0])
-    layer.scale[...] = jnp.asarray([1.0, 2.0, 1.0])
-    layer.bias[...] = jnp.asarray([0.0, 0.0, 5.0])
+    values = {
+        "mean": jnp.asarray([1.0, 2.0, 3.0]),
+        "var": jnp.asarray([4.0, 1.0, 0.0]),
+        "scale": jnp.asarray([1.0, 2.0, 1.0]),
+        "bias": jnp.asarray([0.0, 0.0, 5.0]),
+    }
+    state = nnx.state(layer)
+    nnx.replace_by_pure_dict(state, values)
+    nnx.update(layer, state)
     layer.eval()
     found = layer(jnp.full((2, 4, 4, 3), 3.0))
     assert found.shape == (2, 4, 4, 3)

@@ -120,6 +120,7 @@ def _compressed_bomb(file):
         (lambda file: file.update({"a/w_1:0": BIAS, "a/a/w_1": BIAS}), "it holds 'a/w_1' twice"),
         (lambda file: file.create_dataset("c", data=BIAS, chunks=(2,)), "h5repack -f NONE"),
         (lambda file: file.create_dataset("u", (10**12,), "f4"), "'u' has 0 bytes in the file"),
+        (lambda file: file.create_dataset("u", (5,), "f4"), "'u' has 0 bytes in the file"),
         (
             lambda file: file.create_dataset("e", (5,), "f4", external="other"),
             "'e' is compressed or lies in another file",
@@ -157,3 +158,11 @@ def test_truncated_files_are_refused(tmp_path):
     for length in range(0, len(whole), 37):
         (tmp_path / "b.h5").write_bytes(whole[:length])
         refusal(tmp_path / "b.h5")
+
+
+def test_a_name_that_would_be_followed_like_a_path_is_refused(tmp_path):
+    path = hdf5(tmp_path / "a.h5", {"a/w": BIAS, "b_w": BIAS})
+    content = path.read_bytes()
+    assert content.count(b"b_w\0") == 1
+    path.write_bytes(content.replace(b"b_w\0", b"a/w\0"))
+    assert "'a/w' is a link to another place" in refusal(path)

@@ -256,10 +256,15 @@ def test_archives_whose_members_do_not_agree_are_refused(tmp_path, change, reaso
     assert reason in refusal(saved(tmp_path / "a.pth", archive(members)))
 
 
-def test_compressed_archives_are_refused_unread(tmp_path):
-    zeros = Saved(np.zeros(3_000_000, np.float32))
-    content = archive(pth_members({"w": zeros}), zipfile.ZIP_DEFLATED)
-    assert "is compressed" in refusal(saved(tmp_path / "a.pth", content))
+@pytest.mark.parametrize("compressed", ["archive/data.pkl", "archive/data/0"])
+def test_compressed_archives_are_refused_unread(tmp_path, compressed):
+    members = pth_members({"w": Saved(np.zeros(3_000_000, np.float32))})
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            method = zipfile.ZIP_DEFLATED if name == compressed else zipfile.ZIP_STORED
+            file.writestr(name, data, method)
+    assert f"'{compressed}' is compressed" in refusal(path)
 
 
 def test_one_storage_of_two_types_is_refused(tmp_path):
