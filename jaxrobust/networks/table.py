@@ -61,7 +61,7 @@ def _glyphs() -> Entry:
 
 def _torchvision() -> Iterator[Entry]:
     yield _of_torchvision(
-        *("alexnet", "alexnet", {}, "AlexNet: no groups, no normalisation", 61_100_840),
+        *("alexnet", "alexnet", {}, "AlexNet without groups or norm", 61_100_840),
         *(recipes.torchvision_alexnet(), "alexnet-owt-7be5be79", 56.522, 79.066),
     )
     for depth, batch_normalised, parameters, start, top1, top5 in (
