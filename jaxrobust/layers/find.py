@@ -83,7 +83,8 @@ def layer_table(
             damageable.sort(key=lambda leaf: (leaf.role != "kernel", leaf.path))
             uses = [use for leaf in damageable for use in found.get(leaf.path, [])]
             count = max(
-                sum(u.primitive in PRODUCTS for u in found.get(x.path, ())) for x in damageable
+                round(sum(1 / u.parts for u in found.get(x.path, ()) if u.primitive in PRODUCTS))
+                for x in damageable
             )
             loop = next((use.primitive for use in uses if use.primitive in LOOPS), None)
             table.append(Layer(name, tuple(damageable), uses=max(count, 1), loop=loop))

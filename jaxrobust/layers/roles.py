@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,14 @@ class Use:
         primitive: its name.
         output_axes: axes of the leaf that a product or a scan leaves standing, if known.
         groups: feature groups of a convolution.
+        parts: into how many convolutions, one for each group, its use is cut.
     """
 
     position: int
     primitive: str
     output_axes: tuple[int, ...] | None
     groups: int = 1
+    parts: int = 1
 
 
 def leaf_uses(program: Program, leaf: int, from_images: Collection[int]) -> list[Use]:
@@ -59,7 +62,8 @@ def leaf_uses(program: Program, leaf: int, from_images: Collection[int]) -> list
         if any(variable in from_images for variable in equation.outputs):
             for argument, variable in enumerate(equation.inputs):
                 if isinstance(variable, int) and variable in axes:
-                    uses.append(_use(position, equation, argument, axes[variable]))
+                    use = _use(position, equation, argument, axes[variable])
+                    uses.append(_in_groups(use, program, leaf, variable))
         else:
             for variable in equation.outputs:
                 axes[variable] = _followed(equation, axes, program, variable)
@@ -84,6 +88,18 @@ def _use(position: int, equation: Equation, argument: int, axes: Axes) -> Use:
     return Use(position, name, outputs or None, groups)
 
 
+def _in_groups(use: Use, program: Program, leaf: int, operand: int) -> Use:
+    """Counts the groups of a convolution that is written as one convolution for each."""
+    if use.primitive != "conv_general_dilated" or not use.output_axes:
+        return use
+    shape = program.shapes[leaf].shape
+    outputs = math.prod(shape[axis] for axis in use.output_axes)
+    numbers = program.equations[use.position].params["dimension_numbers"]
+    used = program.shapes[operand].shape[numbers.rhs_spec[0]]
+    parts = outputs // used
+    return replace(use, groups=use.groups * parts, parts=parts)
+
+
 def _followed(equation: Equation, axes: dict[int, Axes], program: Program, output: int) -> Axes:
     """Where a leaf's axes are after an equation on parameters alone."""
     name, params = equation.primitive, equation.params
@@ -102,6 +118,8 @@ def _followed(equation: Equation, axes: dict[int, Axes], program: Program, outpu
         return tuple(made)
     if name in ("reshape", "squeeze", "expand_dims"):
         return _regrouped(known, before, shape)
+    if name in ("slice", "split"):  # a part of an axis still counts that axis's entries
+        return axes[sources[0]]
     # Element-wise: scaled, masked, normalised, flipped, of another type.
     same = next((v for v in sources if program.shapes[v].shape == shape), None)
     return None if same is None else axes[same]

@@ -46,9 +46,9 @@ def local_response_norm(
         The normalised images, NHWC.
 
     Example:
-        >>> x = jnp.asarray([3.0, 0.0, 0.0, 4.0]).reshape(1, 1, 1, 4)
-        >>> local_response_norm(x, alpha=1.0, offset=7.0, size=3).ravel()
-        Array([0.375     , 0.        , 0.        , 0.38074616], dtype=float32)
+        >>> x = jnp.asarray([3.0, 0.0, 0.0, 3.0]).reshape(1, 1, 1, 4)
+        >>> local_response_norm(x, alpha=1.0, offset=7.0, size=3).round(4).tolist()
+        [[[[0.375, 0.0, 0.0, 0.375]]]]
     """
     # Shifted copies added up, and two square roots for the power: on a CPU this takes a fifth of
     # the time of a windowed sum or a banded matrix product with a general power.

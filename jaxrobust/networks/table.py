@@ -243,7 +243,7 @@ def _cheney2017() -> Entry:
     )
     return Entry(
         Blueprint("alexnet-cheney2017", "alexnet", configuration, preprocessing, "imagenet"),
-        *("the study's AlexNet, pool then norm", 60_965_224, weights),
+        *("the study's, pool then norm", 60_965_224, weights),
         Published(57.06, 79.91, "readme of convnets-keras"),
     )
 
