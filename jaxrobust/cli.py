@@ -361,7 +361,8 @@ def _progress(quiet: bool) -> Iterator[Any]:
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:  # or it would print an empty line
+            bar.stop()
 
 
 def _networks() -> list[tuple[str, ...]]:

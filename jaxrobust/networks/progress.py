@@ -31,10 +31,9 @@ def download_progress() -> Iterator[Report]:
     def report(done: int, total: int | None) -> None:
         bar.start()
         bar.update(task, completed=done, total=total)
-        if done == total:
-            bar.stop()
 
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:  # or it would print an empty line
+            bar.stop()
