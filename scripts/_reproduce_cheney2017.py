@@ -19,8 +19,6 @@ def run(*command: str | Path) -> None:
 
 def prepare_imagenet_v2() -> str:
     """The source of ImageNet-V2, downloaded and prepared if it isn't yet."""
-    import tensorflow_datasets as tfds
-
     from jaxrobust.data import images
     from jaxrobust.errors import SpecificationError
 
@@ -32,8 +30,7 @@ def prepare_imagenet_v2() -> str:
         if not python.exists():
             run(sys.executable, "-m", "venv", PREPARING)
         run(python, "-m", "pip", "install", "--quiet", "--editable", ".[prepare]")
-        where = ("--data-dir", tfds.core.constants.DATA_DIR)
-        run(python, "-m", "jaxrobust", "prepare", IMAGENET_V2, *where)
+        run(python, "-m", "jaxrobust", "prepare", IMAGENET_V2)
     return source
 
 

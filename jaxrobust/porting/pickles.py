@@ -74,6 +74,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.numbered: dict[int, Any] = {}
+        self.handed_over = 0
 
     def run(self, operation: str, argument: Any) -> None:
         """Carries out one operation."""
@@ -102,10 +103,7 @@ class _Machine:
                 items = tuple(self.pop_to_mark())
                 self.stack.append(items)
             case "REDUCE":
-                function, arguments = self.pop(2)
-                if not isinstance(arguments, tuple):
-                    raise TypeError("arguments come as a tuple")
-                self.stack.append(function(*arguments))
+                self.stack.append(self.call(*self.pop(2)))
             case "BINPERSID":
                 self.stack.append(self.persistent(self.stack.pop()))
             case "GLOBAL":
@@ -139,6 +137,19 @@ class _Machine:
                 pass
             case _:
                 raise ValueError(f"its pickle does what weights don't need: {operation}")
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        """Calls what the pickle names, with as much in all calls together as it has operations.
+
+        A pickle of a few bytes more could otherwise have a large list copied once more.
+        """
+        if not isinstance(arguments, tuple):
+            raise TypeError("arguments come as a tuple")
+        sized = (len(each) for each in arguments if isinstance(each, list | tuple | dict))
+        self.handed_over += len(arguments) + sum(sized)
+        if self.handed_over > _MOST_OPERATIONS:
+            raise ValueError(f"its pickle calls with more than {_MOST_OPERATIONS:,} items")
+        return function(*arguments)
 
     def pop(self, count: int) -> list[Any]:
         start = len(self.stack) - count

@@ -230,7 +230,7 @@ def test_a_blueprint_of_unknown_parts_is_refused():
     values = BLUEPRINT.to_json()
     with pytest.raises(SpecificationError, match="did you mean alexnet"):
         Blueprint.from_json({**values, "definition": "alexnett"})
-    with pytest.raises(SpecificationError, match="possible: imagenet"):
+    with pytest.raises(SpecificationError, match="possible: cifar10, digits, imagenet"):
         Blueprint.from_json({**values, "class_names": "../../etc/passwd"})
     with pytest.raises(SpecificationError, match="needed: class_names, configuration"):
         Blueprint.from_json({**values, "activation": "tanh"})
