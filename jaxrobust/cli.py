@@ -85,8 +85,15 @@ class Evaluate:
         with _progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
             found = evaluate(network, images, report=report)
-        counts = {"images": found.images, "top1": found.top1, "top5": found.top5}
-        print(json.dumps(counts) if self.json else found)
+        counts: dict[str, Any] = {"images": found.images, "top1": found.top1, "top5": found.top5}
+        if self.skip_broken:
+            counts["left_out"] = list(images.left_out)
+        if self.json:
+            print(json.dumps(counts))
+            return
+        print(found)
+        if images.left_out:
+            print(f"left out, since they are broken: {', '.join(images.left_out)}")
 
 
 @dataclass
@@ -264,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
     try:
         command.run()
-    except (SpecificationError, FileNotFoundError) as error:
+    except (SpecificationError, OSError) as error:
         print(f"jaxrobust: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

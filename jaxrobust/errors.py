@@ -1,7 +1,9 @@
 """The error for a request that cannot be carried out as asked."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SpecificationError(ValueError):
@@ -20,3 +22,15 @@ def unknown(kind: str, asked: str, known: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """What another library's error says, as a part of one line."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def check_can_be_made(folder: Path) -> None:
+    """Makes sure that a folder can be made, before the work whose result goes there.
+
+    Raises:
+        SpecificationError: If what it would lie in is a file, or may not be written to.
+    """
+    above = next(parent for parent in folder.absolute().parents if os.path.exists(parent))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        found = "may not be written to" if above.is_dir() else "is a file"
+        raise SpecificationError(f"{folder} cannot be made: {above} {found}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.errors import SpecificationError, check_can_be_made, unknown
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -157,12 +157,13 @@ def check_new_run(folder: str | Path) -> Path:
     """The folder of a run that doesn't exist yet.
 
     Raises:
-        SpecificationError: it holds something already.
+        SpecificationError: it holds something already, or cannot be made.
     """
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "a sweep" if (path / "sweep.json").exists() else "something else"
         raise SpecificationError(f"{path} holds {what} already: choose a folder that is new")
+    check_can_be_made(path)
     return path
 
 

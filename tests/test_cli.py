@@ -297,3 +297,24 @@ def test_arguments_that_cannot_be_understood_end_with_status_2(
         main(arguments)
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_evaluate_names_the_images_that_it_leaves_out(
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for number in range(CLASSES):
+        folder = tmp_path / "photographs" / f"class{number}"
+        folder.mkdir(parents=True)
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "whole.png")
+    (tmp_path / "photographs" / "class0" / "broken.png").write_bytes(b"not an image")
+    source = ["--data", f"folder:{tmp_path / 'photographs'}"]
+    with pytest.raises(SystemExit):
+        main(["evaluate", network, *source])
+    assert "class0/broken.png: cannot be decoded" in capsys.readouterr().err
+    main(["evaluate", network, *source, "--skip-broken"])
+    assert "left out, since they are broken: class0/broken.png" in capsys.readouterr().out
+    main(["evaluate", network, *source, "--skip-broken", "--json"])
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["images"] == CLASSES and counts["left_out"] == ["class0/broken.png"]

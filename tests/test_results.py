@@ -184,6 +184,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, result: xarray
     assert "holds a sweep already" in refusal(check_new_run, tmp_path / "run")
     (tmp_path / "file").touch()
     assert "something else" in refusal(check_new_run, tmp_path / "file")
+    assert "file is a file" in refusal(check_new_run, tmp_path / "file" / "run")
     assert "something else" in refusal(check_new_run, tmp_path)
 
 

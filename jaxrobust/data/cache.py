@@ -10,7 +10,7 @@ import uuid
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from jaxrobust.errors import SpecificationError
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
+Outcome = Literal["kept", "full", "unwritable"]
+
 _GIGABYTES = 20.0
-# Files that a process may still be working with are left alone, whatever the limit says: to drop
-# them would only make that process decode them again.
+# Files that a process may still be working with are left alone: to drop them would only make that
+# process decode them again.
 _IN_USE = 600  # seconds
 _CHECKSUM = 4  # bytes behind the array
 
@@ -48,7 +50,7 @@ class BlockCache:
     Args:
         folder: Where the files lie; it need not exist yet.
         limit: Bytes that the files may take together. The files used longest ago are dropped
-            first; those used in the last ten minutes stay even beyond the limit.
+            for a new one, but none that was used in the last ten minutes.
     """
 
     def __init__(self, folder: Path, limit: float) -> None:
@@ -101,16 +103,18 @@ class BlockCache:
             self._checked.add(key)
         return array
 
-    def add(self, key: str, array: UInt8[np.ndarray, ...]) -> bool:
-        """Keeps an array for later, and drops others if there are too many.
+    def add(self, key: str, array: UInt8[np.ndarray, ...]) -> Outcome:
+        """Keeps an array for later, if there is room or can be made.
 
         Args:
             key: Letters and digits.
             array: Any shape; not empty.
 
         Returns:
-            Whether it could be written.
+            "kept"; "full" if the files in use leave no room; "unwritable".
         """
+        if not self._make_room(array.nbytes + _CHECKSUM):
+            return "full"
         unfinished = self.folder / f"{uuid.uuid4().hex}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,10 +125,9 @@ class BlockCache:
         except OSError:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            return False
+            return "unwritable"
         self._checked.add(key)
-        self._drop_oldest()
-        return True
+        return "kept"
 
     def _open(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps a whole file of the right length, and notes that it was used."""
@@ -142,15 +145,17 @@ class BlockCache:
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.pixels"
 
-    def _drop_oldest(self) -> None:
+    def _make_room(self, size: int) -> bool:
+        """Drops the files used longest ago until there is room; whether there is."""
         files = _files(self.folder)
-        total = sum(file.st_size for file in files.values())
+        total = size + sum(file.st_size for file in files.values())
         for path, file in sorted(files.items(), key=lambda item: item[1].st_mtime):
             if total <= self.limit or time.time() - file.st_mtime < _IN_USE:
-                return
+                break
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             total -= file.st_size
+        return total <= self.limit
 
 
 def _files(folder: Path) -> dict[Path, os.stat_result]:

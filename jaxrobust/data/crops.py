@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _BLOCK = 256
 # To be raised when decoding or cropping changes without a new version of anything.
 _EDITION = 1
+_WARNINGS = {
+    "unwritable": "the cache of images in {0.folder} cannot be written: decoded images stay in "
+    "memory (JAXROBUST_CACHE names another folder)",
+    "full": "the cache of images in {0.folder} is full at {0.limit:.3g} bytes: images beyond are "
+    "decoded anew each time they are read (JAXROBUST_CACHE_GB sets the limit)",
+}
 
 
 class Crops:
@@ -32,19 +38,24 @@ class Crops:
     Read it with an array of positions: `crops[np.arange(50)]` is uint8 [50, height, width,
     channels]. An image is decoded once for all sweeps with the same resizing and crop. A file
     that vanished from the cache, or is damaged, is made again when it is needed. Without a cache
-    the images are held in memory.
+    the images are held in memory; those that a full one has no room for are decoded each time.
 
     Attributes:
         shape: (images, height, width, channels).
     """
 
     def __init__(
-        self, source: ImageSource, preprocessing: Preprocessing, cache: BlockCache | None
+        self,
+        source: ImageSource,
+        preprocessing: Preprocessing,
+        cache: BlockCache | None,
+        report: Report,
     ) -> None:
         self.shape = (len(source), *preprocessing.shape)
         self._source, self._crop, self._cache = source, preprocessing.crop, cache
-        self._keys = _keys(source, preprocessing) if cache else []
+        self._keys = _keys(source, preprocessing, report) if cache else []
         self._held: dict[int, np.ndarray] = {}
+        self._warned = False
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -86,25 +97,21 @@ class Crops:
     def _make(self, number: int) -> np.ndarray:
         start = number * _BLOCK
         pixels, _ = self._source.decode(start, start + self._shape(number)[0], self._crop)
-        if self._cache is None:
+        outcome = self._cache.add(self._keys[number], pixels) if self._cache else "unwritable"
+        if outcome == "unwritable":
             self._held[number] = pixels
-        elif not self._cache.add(self._keys[number], pixels):
-            if not self._held:
-                warnings.warn(
-                    f"the cache of images in {self._cache.folder} cannot be written: decoded "
-                    "images stay in memory (JAXROBUST_CACHE names another folder)",
-                    stacklevel=2,
-                )
-            self._held[number] = pixels
+        if self._cache and outcome != "kept" and not self._warned:
+            self._warned = True
+            warnings.warn(_WARNINGS[outcome].format(self._cache), stacklevel=2)
         return pixels
 
 
-def _keys(source: ImageSource, preprocessing: Preprocessing) -> list[str]:
+def _keys(source: ImageSource, preprocessing: Preprocessing, report: Report) -> list[str]:
     """One key per block: of the images' content and of everything that makes pixels of it."""
     cropping = preprocessing.to_json()
     del cropping["mean"], cropping["std"]
     recipe = json.dumps([_EDITION, cropping, versions()], sort_keys=True).encode()
-    digests = source.digests()
+    digests = source.digests(report)
     return [
         blake2b(recipe + b"".join(digests[start : start + _BLOCK]), digest_size=16).hexdigest()
         for start in range(0, len(digests), _BLOCK)

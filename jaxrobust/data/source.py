@@ -17,7 +17,7 @@ from jaxrobust.data.crops import Crops
 from jaxrobust.data.matching import class_indices
 from jaxrobust.data.messages import about
 from jaxrobust.data.order import balanced_order
-from jaxrobust.data.progress import Report, silent
+from jaxrobust.data.progress import READING, Report, silent
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
 
@@ -159,7 +159,7 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
         Raises:
             SpecificationError: If an image is broken or cannot be cropped; it is named.
         """
-        crops = Crops(self, preprocessing, BlockCache.default())
+        crops = Crops(self, preprocessing, BlockCache.default(), report)
         crops.fill(report)
         return crops
 
@@ -188,8 +188,11 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
             left_out=(*self.left_out, *names),
         )
 
-    def digests(self) -> list[bytes]:
-        """A hash of each encoded image, 16 bytes each, in this order.
+    def digests(self, report: Report = silent) -> list[bytes]:
+        """A hash of each encoded image, 16 bytes each, in this order; read once, then remembered.
+
+        Args:
+            report: Called with what is being done, images done and all of them.
 
         Raises:
             SpecificationError: If an image cannot be read; it is named.
@@ -199,12 +202,21 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
             with about(self.name, self.store.describe(index)):
                 return self.store.digest(index)
 
-        return list(self._each(digest, self.order.tolist()))
+        digests = []
+        for each in self._each(digest, self.order.tolist()):
+            if len(digests) % 500 == 0:
+                report(READING, len(digests), len(self))
+            digests.append(each)
+        return digests
 
-    def fingerprint(self) -> str:
-        """A hash of the encoded images and labels in this order, in hexadecimal digits."""
+    def fingerprint(self, report: Report = silent) -> str:
+        """A hash of the encoded images and labels in this order, in hexadecimal digits.
+
+        Args:
+            report: As for `digests`.
+        """
         digest = blake2b(self.labels.astype("<i4").tobytes(), digest_size=16)
-        for each in self.digests():
+        for each in self.digests(report):
             digest.update(each)
         return digest.hexdigest()
 

@@ -157,10 +157,13 @@ def _builder(name: str, data_dir: str | Path | None = None) -> Any:
             f"TensorFlow Datasets has no data set {name!r}; possible: those of "
             "https://www.tensorflow.org/datasets/catalog/overview"
         ) from error
-    # No such configuration, no such version, a description that is damaged.
-    except (ValueError, AssertionError, json_format.Error) as error:
+    # No such configuration, no such version, a description that is damaged, no name at all.
+    except (ValueError, TypeError, AssertionError, json_format.Error) as error:
         data_set, _, configuration = name.partition(":")[0].partition("/")
-        possible = tfds.builder_cls(data_set).builder_configs
+        try:
+            possible = tfds.builder_cls(data_set).builder_configs
+        except ValueError:
+            raise SpecificationError(first_line(error)) from error
         if configuration and configuration not in possible:
             raise SpecificationError(
                 unknown(f"configuration of {data_set}", configuration, possible)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.data.progress import Report, silent
 from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Selector, select
 from jaxrobust.network import PRECISION, Network
@@ -181,6 +182,7 @@ def specify(
     root: int,
     block: int,
     metrics: Mapping[str, Metric],
+    report: Report = silent,
 ) -> Specification:
     """Checks that a sweep can be run as asked, and writes down what it is.
 
@@ -190,6 +192,7 @@ def specify(
         perturbations: from `resolve_perturbations`.
         strengths: from `resolve_strengths`.
         metrics: the user's own metrics by name.
+        report: called while the images are read for their fingerprint.
 
     Raises:
         SpecificationError: anything that would fail later.
@@ -210,7 +213,7 @@ def specify(
         preprocessing=json.dumps(network.preprocessing.to_json(), sort_keys=True),
         parameters=fingerprint(network.params),
         data=images.name,
-        data_fingerprint=images.fingerprint(),
+        data_fingerprint=images.fingerprint(report),
         images=len(images),
         block=int(block),
         layers=tuple(groups.items()),

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.plan import Options
-from jaxrobust.engine.run import Job, Report, run
+from jaxrobust.engine.run import Job, run
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,
     Grid,
@@ -57,7 +58,7 @@ def sweep(
     run_dir: str | Path | None = None,
     blocks: bool = False,
     options: Options | None = None,
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> xarray.Dataset:
     """Damages a network one part at a time and measures what is left of it.
 
@@ -109,6 +110,7 @@ def sweep(
         root=root,
         block=block,
         metrics=metrics,
+        report=report,
     )
     State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
@@ -222,7 +224,7 @@ def evaluate(
     images: Any,
     *,
     block: int = DEFAULT_BLOCK,
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> Evaluation:
     """Counts what the undamaged network gets right.
 

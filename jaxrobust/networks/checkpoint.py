@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint
 from flax import traverse_util
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, check_can_be_made
 from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
 from jaxrobust.networks.blueprint import Blueprint
@@ -136,10 +136,12 @@ def check_target(folder: str | PathLike[str]) -> Path:
         Its absolute path, which Orbax needs, with links followed.
 
     Raises:
-        SpecificationError: If something else is there than a checkpoint or an empty folder.
+        SpecificationError: If something else is there than a checkpoint or an empty folder, or
+            the folder cannot be made.
     """
     folder = Path(folder).resolve()
     if not folder.exists():
+        check_can_be_made(folder)
         return folder
     found = "is a file"
     if folder.is_dir():

@@ -25,7 +25,7 @@ def age(folder, **seconds):
 
 
 def test_what_was_added_is_found_by_another(tmp_path):
-    assert BlockCache(tmp_path / "new", 1e9).add("a", ARRAY)
+    assert BlockCache(tmp_path / "new", 1e9).add("a", ARRAY) == "kept"
     other = BlockCache(tmp_path / "new", 1e9)
     found = other.get("a", ARRAY.shape)
     assert found is not None and not found.flags.writeable
@@ -67,20 +67,19 @@ def test_the_least_recently_used_files_are_dropped(tmp_path):
     assert names(tmp_path) == ["a", "c", "d"]
 
 
-def test_files_in_use_stay_beyond_the_limit(tmp_path):
-    full = BlockCache(tmp_path, 0)
-    for key in "abc":
-        full.add(key, ARRAY)
-    assert names(tmp_path) == ["a", "b", "c"]
+def test_files_in_use_are_not_dropped_and_the_limit_holds(tmp_path):
+    full = BlockCache(tmp_path, 2 * (ARRAY.nbytes + 4))
+    assert [full.add(key, ARRAY) for key in "abc"] == ["kept", "kept", "full"]
+    assert names(tmp_path) == ["a", "b"]
     age(tmp_path, a=590, b=610)
-    full.add("d", ARRAY)
-    assert names(tmp_path) == ["a", "c", "d"]
+    assert full.add("d", ARRAY) == "kept"
+    assert names(tmp_path) == ["a", "d"]
 
 
 def test_unfinished_files_of_a_dead_process_are_dropped_in_the_end(tmp_path):
     (tmp_path / "x.tmp").write_bytes(b"unfinished")
     os.utime(tmp_path / "x.tmp", times=(0, 0))
-    BlockCache(tmp_path, 0).add("a", ARRAY)
+    BlockCache(tmp_path, ARRAY.nbytes + 4).add("a", ARRAY)
     assert names(tmp_path) == ["a"]
 
 
@@ -94,7 +93,7 @@ def test_a_mapped_array_outlives_its_file(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     nowhere = BlockCache(tmp_path / "file" / "below", 1e9)
-    assert not nowhere.add("a", ARRAY) and not nowhere.has("a", ARRAY.shape)
+    assert nowhere.add("a", ARRAY) == "unwritable" and not nowhere.has("a", ARRAY.shape)
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -102,7 +101,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "_checksum", full)  # called in the middle of writing
-    assert not BlockCache(tmp_path, 1e9).add("a", ARRAY)
+    assert BlockCache(tmp_path, 1e9).add("a", ARRAY) == "unwritable"
     assert names(tmp_path) == []
 
 

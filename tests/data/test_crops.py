@@ -180,12 +180,11 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache_folder):
 def test_progress_is_reported():
     told = []
     source().crops(PREPROCESSING, lambda *what: told.append(what))
-    assert told[0] == ("decoding images", 0, COUNT) and told[-1] == (
-        "decoding images",
-        COUNT,
-        COUNT,
-    )
-    assert len(told) >= 4 and sorted(told) == told
+    reading = [what for what in told if what[0] == "reading images"]
+    decoding = [what for what in told if what[0] == "decoding images"]
+    assert told == reading + decoding and reading[0] == ("reading images", 0, COUNT)
+    assert decoding[0][1:] == (0, COUNT) and decoding[-1][1:] == (COUNT, COUNT)
+    assert len(decoding) >= 4 and sorted(decoding) == decoding
 
 
 _OTHER = """
@@ -222,7 +221,7 @@ def test_the_engine_reads_from_the_cache():
     told = []
     for images, count in ((source()[:60], 60), (source()[:60], 0)):
         held = Images.decode(NETWORK, images, lambda what, *_: told.append(what))
-        assert decoded(images) == count and set(told) == {"decoding images"}
+        assert decoded(images) == count and set(told) == {"reading images", "decoding images"}
         batch = held.batch(NETWORK, 50, 20)
         inputs, labels = NETWORK.prepare(images[50:])
         np.testing.assert_array_equal(batch.inputs[:10], inputs)
@@ -248,4 +247,18 @@ def test_a_broken_image_stops_a_sweep_before_its_trials(tmp_path):
             run_dir=tmp_path / "run",
             report=lambda what, *_: told.append(what),
         )
-    assert set(told) == {"decoding images"} and not (tmp_path / "run").exists()
+    assert set(told) == {"reading images", "decoding images"} and not (tmp_path / "run").exists()
+
+
+def test_what_a_full_cache_has_no_room_for_is_decoded_each_time(cache_folder, monkeypatch):
+    block = 256 * 8 * 8 * 3 + 4
+    monkeypatch.setenv("JAXROBUST_CACHE_GB", str(2.5 * block / 1e9))
+    images = source()
+    with pytest.warns(UserWarning, match="is full .* decoded anew each time") as caught:
+        found = images.crops(PREPROCESSING)
+    assert len(caught) == 1 and len(files(cache_folder)) == 2
+    expected, _ = images.decode(0, COUNT, PREPROCESSING.crop)
+    for _ in range(2):
+        decoded(images)
+        np.testing.assert_array_equal(everything(found), expected)
+        assert decoded(images) == COUNT - 2 * 256

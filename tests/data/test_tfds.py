@@ -191,6 +191,8 @@ def test_preparing_twice_gives_the_same_folder(data_dir):
         ("no_such_photos:validation", "TensorFlow Datasets has no data set 'no_such_photos'"),
         ("words_for_tests:validation", "has no 8-bit images with one class label each; .* text"),
         ("hidden_for_tests:validation", "has images without a label"),
+        ("../photos:test", "Parsing builder name string ../photos failed"),
+        ("mnist/a=b:test", "unknown configuration of mnist 'a=b'"),
         ("imagenet_v2/none:test", "unknown configuration of imagenet_v2 'none': .*topimages"),
         (
             "imagenet2012:validation",

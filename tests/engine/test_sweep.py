@@ -14,7 +14,7 @@ from networks_for_tests import CLASSES, PREPROCESSING
 from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.data.progress import DECODING
+from jaxrobust.data.progress import PREPARING
 from jaxrobust.engine.spec import Specification
 from jaxrobust.perturbations import entry_counts, perturbation, scales
 
@@ -187,7 +187,7 @@ def test_an_interrupted_sweep_keeps_what_was_done(
 
     def interrupt(what: str, done: int, total: int) -> None:
         reported.append((what, done))
-        assert total in (0, IMAGES if what == DECODING else 2 * 2 * 3 * IMAGES)
+        assert total in (0, IMAGES if what in PREPARING else 2 * 2 * 3 * IMAGES)
         if what == "fc" and done > 6 * IMAGES:
             raise KeyboardInterrupt
 

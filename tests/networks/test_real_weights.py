@@ -48,8 +48,8 @@ def test_small_networks_get_as_many_right_as_in_pytorch(
     shared_data, tmp_path, network, file, source, right
 ):
     done = port(network, shared_data / file, tmp_path / "ported")
-    source = zoo.ZOO[network].weights
-    assert source is not None
-    assert done.sha256.startswith((source.checksum or "sha256:").removeprefix("sha256:"))
+    weights = zoo.ZOO[network].weights
+    assert weights is not None
+    assert done.sha256.startswith((weights.checksum or "sha256:").removeprefix("sha256:"))
     images = data.images(f"npz:{shared_data / source}")
     assert abs(evaluate(zoo.load(done.folder), images).top1 - right) <= 1

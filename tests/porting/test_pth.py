@@ -324,6 +324,14 @@ def test_pickles_made_to_break_the_reader_are_refused_at_little_cost(tmp_path, o
             assert time.perf_counter() - begin < 20
 
 
+def test_copies_of_one_large_list_are_refused(tmp_path):
+    keys = b"".join(b"X\x08\0\0\0" + b"%08d" % i + b"N\x86" for i in range(100_000))
+    large = b"ccollections\nOrderedDict\nq\x00](" + keys + b"e\x85q\x01"
+    path = saved(tmp_path / "a.pth", in_pickle(large + b"h\x00h\x01R" * 1000))
+    with memory_below(300_000_000):
+        assert "calls with more than 1,000,000 items" in refusal(path)
+
+
 def test_a_pickle_of_too_many_operations_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxrobust.porting.pickles._MOST_OPERATIONS", 1000)
     path = saved(tmp_path / "a.pth", in_pickle(b"N0" * 1000))
