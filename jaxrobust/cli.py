@@ -6,7 +6,6 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,8 +17,6 @@ from jaxrobust.errors import SpecificationError
 from jaxrobust.text import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jaxrobust.data import ImageSource
     from jaxrobust.network import Network
 
@@ -78,11 +75,12 @@ class Evaluate:
     json: Annotated[bool, arg(help="print counts as one JSON object")] = False
 
     def run(self) -> None:
+        from jaxrobust.bars import work_progress
         from jaxrobust.engine import evaluate
 
         images = _open(self.data, self.images)
         network = _load(self.network, self.resize)
-        with _progress(self.json) as report:
+        with work_progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
             found = evaluate(network, images, report=report)
         counts: dict[str, Any] = {"images": found.images, "top1": found.top1, "top5": found.top5}
@@ -139,6 +137,7 @@ class Sweep:
     quiet: Annotated[bool, arg(help="no progress and no table")] = False
 
     def run(self) -> None:
+        from jaxrobust.bars import work_progress
         from jaxrobust.engine import resolve_perturbations, resolve_strengths, sweep
         from jaxrobust.results import check_new_run
         from jaxrobust.summary import text_table
@@ -149,7 +148,7 @@ class Sweep:
         images = _open(self.data, self.images)
         network = _load(self.network, self.resize)
         try:
-            with _progress(self.quiet) as report:
+            with work_progress(self.quiet) as report:
                 images = images.without_broken(report) if self.skip_broken else images
                 result = sweep(
                     network,
@@ -215,8 +214,8 @@ class Port:
     ] = False
 
     def run(self) -> None:
+        from jaxrobust.bars import download_progress
         from jaxrobust.networks.port import port
-        from jaxrobust.networks.progress import download_progress
 
         with download_progress() as report:
             print(port(self.network, self.file, self.out, verify=not self.no_verify, report=report))
@@ -313,63 +312,6 @@ def _strengths(texts: Sequence[str]) -> str | Mapping[str, str] | None:
     if not all("=" in text for text in texts):
         raise SpecificationError("--strengths: one grid for all, or PERTURBATION=GRID for each")
     return {name: grid for name, _, grid in (text.rpartition("=") for text in texts)}
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr; gives the function that the engine reports to."""
-    if quiet:
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from jaxrobust.data.progress import PREPARING
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[trials]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("", total=None, trials="", rate="")
-
-    images = 0  # of one trial
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal images
-        bar.start()  # not before: errors come first
-        if what in PREPARING:
-            images, trials = total, ""
-        else:
-            trials = f"{done // images:,}/{total // images:,} trials" if total else ""
-        if what != bar.tasks[task].description and done == 0:
-            bar.reset(task)
-        speed = bar.tasks[task].speed
-        bar.update(
-            task,
-            description=what,
-            completed=done,
-            total=total or None,
-            trials=trials,
-            rate=f"{speed:,.0f} images/s" if speed else "",
-        )
-
-    try:
-        yield report
-    finally:
-        if bar.live.is_started:  # or it would print an empty line
-            bar.stop()
 
 
 def _networks() -> list[tuple[str, ...]]:

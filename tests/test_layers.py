@@ -1,4 +1,4 @@
-"""The layer table: what is found in a network, and what a selector chooses from it."""
+"""The layer table: what is found in a network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from networks_for_tests import NETWORKS, PREPROCESSING, SIDE
 
 from jaxrobust import Network
 from jaxrobust.errors import SpecificationError
-from jaxrobust.layers import Layer, Leaf, layer_table, leaf_paths, select
+from jaxrobust.layers import Layer, Leaf, layer_table, leaf_paths
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -350,45 +350,6 @@ def test_a_layer_without_values_is_the_same_key_for_the_same_shapes() -> None:
 
 
 CHAIN = NETWORKS["chain"]().layers
-NORMALISED = NETWORKS["normalised"]().layers
-
-
-@pytest.mark.parametrize(
-    ("selector", "groups"),
-    [
-        ("conv2", {"conv2": ("conv2",)}),
-        ("norm1", {"norm1": ("norm1",)}),
-        ("all", {"conv1": ("conv1",), "conv2": ("conv2",), "fc": ("fc",)}),
-        ("*", {"conv1": ("conv1",), "conv2": ("conv2",), "fc": ("fc",)}),
-        ("conv?", {"conv1": ("conv1",), "conv2": ("conv2",)}),
-        ("norm*", {"norm1": ("norm1",), "norm2": ("norm2",)}),
-        (["fc", "conv*", "conv1"], {"fc": ("fc",), "conv1": ("conv1",), "conv2": ("conv2",)}),
-        (
-            {"early": ["norm1", "conv1"], "whole": "all"},
-            {"early": ("norm1", "conv1"), "whole": ("conv1", "conv2", "fc")},
-        ),
-    ],
-)
-def test_selectors(selector: Any, groups: dict[str, tuple[str, ...]]) -> None:
-    found = select(NORMALISED, selector)
-    assert found == groups and list(found) == list(groups)
-
-
-@pytest.mark.parametrize(
-    ("selector", "message"),
-    [
-        ("conv3", "unknown layer 'conv3': did you mean conv2 or conv1"),
-        ("dense*", "unknown layer 'dense*': possible: conv1, conv2, fc"),
-        (["fc", "conv"], "unknown layer 'conv': did you mean"),
-        ({"early": "convolution"}, "unknown layer 'convolution'"),
-        ([], "no layers were asked for: possible: conv1, conv2, fc"),
-        ({}, "no layers were asked for"),
-        ({"early": []}, "no layers"),
-        ({"early": ["conv1"], "late": []}, "no layers"),
-    ],
-)
-def test_selectors_that_match_nothing_are_refused(selector: Any, message: str) -> None:
-    assert message in refusal(select, CHAIN, selector)
 
 
 def test_an_unknown_layer_of_the_table_is_refused_with_the_closest_names() -> None:
@@ -403,7 +364,7 @@ def test_the_table_prints_as_a_table() -> None:
         "twice  w 3×3×5×5, b 5  230      5      4×4×5   used 2 times",
         "fc     w 5×7, b 7      42       7      7",
     ]
-    assert "2 groups" in repr(NORMALISED)
+    assert "2 groups" in repr(NETWORKS["normalised"]().layers)
     assert "inside scan: not hoisted" in repr(NETWORKS["looped"]().layers)
     assert repr(layer_table({"a": {"scale": jnp.float32(1)}})).splitlines()[1].split() == [
         *("a", "scale", "scalar", "1", "1", "-")

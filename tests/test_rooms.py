@@ -28,6 +28,7 @@ ROOMS = (
     "training",
     "figures",
     "report",
+    "bars",
     "cli",
     "__main__",
     "__init__",
