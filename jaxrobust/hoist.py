@@ -3,6 +3,9 @@
 Every equation of the traced network belongs to one of three classes: it depends on parameters
 only (`shared`, computed once per network), on the images but on no damaged leaf (`prefix`, once
 per batch of images), or on a damaged leaf (`suffix`, once per trial).
+
+Where a damaged kernel enters one convolution or matrix product, the suffix is cut once more behind
+it: the product is linear in the kernel, so trials that damage the kernel linearly share it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from jaxrobust.jaxprs import (
     run,
     size_in_bytes,
 )
-from jaxrobust.layers import leaf_paths
+from jaxrobust.layers import Leaf, leaf_paths
 from jaxrobust.network import Network
 
 if TYPE_CHECKING:
@@ -32,6 +35,27 @@ if TYPE_CHECKING:
 
 
 _EXPANSIONS = ("broadcast_in_dim", "iota", "reshape", "squeeze", "expand_dims")
+_LAYOUTS = ("reshape", "squeeze", "expand_dims", "transpose")
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """The one convolution or matrix product that a damaged kernel enters.
+
+    Attributes:
+        kernel: path of the kernel.
+        equations: those that only lay the kernel out anew, then the product itself.
+        unit_axis: the axis of the product that counts the kernel's output units.
+    """
+
+    kernel: str
+    equations: tuple[Equation, ...]
+    unit_axis: int
+
+    @property
+    def output(self) -> int:
+        """The variable of the product."""
+        return self.equations[-1].outputs[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +68,11 @@ class Split:
         residuals = split.prefix(params, shared, images)
         logits = split.suffix({path: leaf}, params, shared, residuals)
 
+    With a `product` the suffix can be run in two parts:
+
+        product = split.multiply(kernel, params, shared, residuals)
+        logits = split.suffix(other_leaves, params, shared, residuals, product)
+
     Attributes:
         program: the traced network.
         paths: the path of every parameter leaf.
@@ -53,6 +82,7 @@ class Split:
         residuals: variables that depend on images and that the suffix reads.
         shared_equations, prefix_equations, suffix_equations: the three classes; cheap expansions
             of parameters are made where they are read, and so can stand in two of them.
+        product: the product that the only damaged kernel enters, if there is one.
     """
 
     program: Program
@@ -63,6 +93,7 @@ class Split:
     shared_equations: tuple[Equation, ...]
     prefix_equations: tuple[Equation, ...]
     suffix_equations: tuple[Equation, ...]
+    product: Product | None
 
     @cached_property
     def _variables(self) -> dict[str, int]:
@@ -84,14 +115,64 @@ class Split:
         values[self.program.images] = images
         return run(self.prefix_equations, values, self.residuals)
 
+    def multiply(
+        self, kernel: Array | None, params: Any, shared: list[Array], residuals: list[Array]
+    ) -> Array:
+        """The product of what reaches the layer with a kernel (None: the undamaged one).
+
+        It is linear in the kernel.
+        """
+        product = self._product
+        values = self._undamaged(params, shared, residuals)
+        if kernel is not None:
+            values[self._variables[product.kernel]] = kernel
+        return run(product.equations, values, [product.output])[0]
+
     def suffix(
-        self, damaged: Mapping[str, Array], params: Any, shared: list[Array], residuals: list[Array]
+        self,
+        damaged: Mapping[str, Array],
+        params: Any,
+        shared: list[Array],
+        residuals: list[Array],
+        product: Array | None = None,
     ) -> Float[Array, "images classes"]:
-        """The logits with the damaged leaves in place."""
-        values = self._parameters(params) | dict(zip(self.derived, shared, strict=True))
-        values |= dict(zip(self.residuals, residuals, strict=True))
+        """The logits with the damaged leaves in place.
+
+        Args:
+            damaged: the damaged leaves by path, without the kernel where `product` is given.
+            params, shared, residuals: of the undamaged network.
+            product: what `multiply` gave for the damaged kernel.
+        """
+        values = self._undamaged(params, shared, residuals)
         values |= {self._variables[path]: leaf for path, leaf in damaged.items()}
-        return run(self.suffix_equations, values, [self.program.output])[0]
+        equations = self.suffix_equations
+        if product is not None:
+            values[self._product.output] = product
+            done = set(map(id, self._product.equations))
+            equations = [equation for equation in equations if id(equation) not in done]
+        return run(equations, values, [self.program.output])[0]
+
+    @property
+    def _product(self) -> Product:
+        if self.product is None:
+            raise ValueError("no damaged kernel enters exactly one product")
+        return self.product
+
+    def _undamaged(
+        self, params: Any, shared: list[Array], residuals: list[Array]
+    ) -> dict[int, Array]:
+        values = self._parameters(params) | dict(zip(self.derived, shared, strict=True))
+        return values | dict(zip(self.residuals, residuals, strict=True))
+
+    @property
+    def product_bytes(self) -> int:
+        """Bytes of the product for one batch, 0 without one."""
+        return size_in_bytes(self.program.shapes[self.product.output]) if self.product else 0
+
+    @property
+    def product_operations(self) -> int:
+        """Floating-point operations of the product on one batch, 0 without one."""
+        return operations(self.product.equations, self.program.shapes) if self.product else 0
 
     @property
     def residual_bytes(self) -> int:
@@ -155,6 +236,11 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
 
     given = {*program.parameters, *in_suffix, *from_images}
     derived = sorted({*read, *read_before} - given)
+    kernels = [leaf for layer in network.layers.values() for leaf in layer.leaves]
+    kernels = [leaf for leaf in kernels if leaf.path in damaged and leaf.role == "kernel"]
+    product = None
+    if hoist and len(kernels) == 1:
+        product = _product_of(kernels[0], variables[kernels[0].path], program, suffix, in_suffix)
     return Split(
         program=program,
         paths=paths,
@@ -164,7 +250,48 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
         shared_equations=needed(equations, derived),
         prefix_equations=tuple(prefix),
         suffix_equations=tuple(suffix),
+        product=product,
     )
+
+
+def _product_of(
+    kernel: Leaf,
+    variable: int,
+    program: Program,
+    suffix: Iterable[Equation],
+    damaged: Collection[int],
+) -> Product | None:
+    """Follows a kernel to the product that alone reads it, if its other operand is undamaged and
+    exactly one axis of the kernel counts units."""
+    path: list[Equation] = []
+    while True:
+        readers = [equation for equation in suffix if variable in equation.reads]
+        if len(readers) != 1 or readers[0].reads.count(variable) > 1:
+            return None
+        (equation,) = readers
+        path.append(equation)
+        if equation.primitive not in _LAYOUTS:
+            break
+        (variable,) = equation.outputs
+    others = damaged.intersection(equation.reads) - {variable}
+    axis = _unit_axis(equation, variable, program)
+    shape = program.shapes[equation.outputs[0]].shape
+    if others or axis is None or len(kernel.output_axes) != 1 or shape[axis] != kernel.units:
+        return None
+    return Product(kernel.path, tuple(path), axis)
+
+
+def _unit_axis(equation: Equation, kernel: int, program: Program) -> int | None:
+    """The axis of a product that counts the kernel's output units, if exactly one does."""
+    numbers, position = equation.params.get("dimension_numbers"), equation.inputs.index(kernel)
+    if equation.primitive == "conv_general_dilated" and position == 1:
+        return numbers.out_spec[1]
+    if equation.primitive == "dot_general":
+        (contracted, batch), rank = numbers, len(program.shapes[kernel].shape)
+        if rank - len(contracted[position]) == 1 and not batch[position]:
+            last = len(program.shapes[equation.outputs[0]].shape) - 1
+            return last if position == 1 else 0
+    return None
 
 
 def _with_expansions(

@@ -164,7 +164,7 @@ class Preprocessing:
         """Turns cropped images into the network's input: `(pixel - mean) / std`.
 
         Args:
-            batch: uint8, a stack of what `crop` returned.
+            batch: uint8, a stack of what `crop` returned; a JAX array is normalised on its device.
 
         Returns:
             float32 of the same shape.
@@ -177,10 +177,10 @@ class Preprocessing:
                 f"a batch must be uint8 [images, {', '.join(map(str, self.shape))}], "
                 f"not {batch.dtype} {batch.shape}"
             )
-        values = batch.astype(np.float32)
-        values -= np.asarray(self.mean, np.float32)
-        values /= np.asarray(self.std, np.float32)
-        return values
+        mean, std = (
+            np.asarray(values, np.float32).reshape(1, 1, 1, -1) for values in (self.mean, self.std)
+        )
+        return (batch.astype(np.float32) - mean) / std
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values that JSON can hold."""

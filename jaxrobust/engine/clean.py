@@ -35,12 +35,21 @@ class Batch:
         inputs: float32 [batch, height, width, channels], on the device.
         labels: int32 [batch].
         present: bool [batch], False for the padding behind the last image.
+        first_block: the block of the first image.
+        block_of: int32 [batch], the block of each, counted from the first one.
     """
 
     index: np.ndarray
     inputs: Array
     labels: np.ndarray
     present: np.ndarray
+    first_block: int
+    block_of: np.ndarray
+
+
+def blocks_per_step(images: int, block: int) -> int:
+    """In how many blocks some consecutive images can lie at most."""
+    return (images - 2) // block + 2
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,15 @@ class Images:
         """
         return Images(source.crops(network.preprocessing, report), source.labels)
 
-    def batch(self, network: Network, start: int, size: int) -> Batch:
+    def batch(self, network: Network, start: int, size: int, block: int) -> Batch:
         """`size` images from `start`, the last image repeated behind the end."""
         index = np.arange(start, start + size)
-        present = index < len(self.labels)
+        present, first = index < len(self.labels), start // block
+        block_of = (index // block - first).astype(np.int32)
         index = np.minimum(index, len(self.labels) - 1)
-        inputs = network.preprocessing.normalise(self.pixels[index])
-        return Batch(index, jnp.asarray(inputs), self.labels[index], present)
+        # On the device, where it is faster, and where bytes are four times quicker to bring.
+        inputs = jax.jit(network.preprocessing.normalise)(self.pixels[index])
+        return Batch(index, inputs, self.labels[index], present, first, block_of)
 
 
 @dataclass(frozen=True)
@@ -115,25 +126,28 @@ def evaluate_clean(
     count = len(images.labels)
     memory = memory or free_memory() // 2
     whole = split(network, (), block)
-    size = images_per_step(whole, count, images=count, block=block, memory=memory)
+    size = images_per_step(whole, count, images=count, memory=memory)
     _check_independent(network, images)
     forward = _forward(network, size)
-    blocks = max(size // block, 1)
+    blocks = blocks_per_step(size, block)
 
     @jax.jit
-    def sums_of(logits: Array, labels: Array, present: Array) -> dict[str, Array]:
+    def sums_of(
+        logits: Array, labels: Array, present: Array, block_of: Array
+    ) -> dict[str, Array]:
         predictions = jnp.argmax(logits, 1).astype(jnp.int32)
-        return score(logits, labels, present, predictions, logits, blocks, metrics)
+        return score(logits, labels, present, predictions, logits, block_of, blocks, metrics)
 
     rows = []
     sums: dict[str, np.ndarray] = {}
     for start in range(0, count, size):
-        batch = images.batch(network, start, size)
+        batch = images.batch(network, start, size, block)
         logits = forward(network.params, batch.inputs)
         rows.append(np.asarray(logits, np.float32))
-        for name, values in sums_of(logits, batch.labels, batch.present).items():
+        found = sums_of(logits, batch.labels, batch.present, batch.block_of)
+        for name, values in found.items():
             kind = np.int32 if values.dtype == jnp.int32 else np.float64
-            own = sums.setdefault(name, np.zeros(-(-count // block), kind))[start // block :]
+            own = sums.setdefault(name, np.zeros(-(-count // block), kind))[batch.first_block :]
             own[:blocks] += np.asarray(values)[: len(own)]
     return Clean(np.concatenate(rows)[:count], sums)
 
@@ -152,7 +166,7 @@ def _check_independent(network: Network, images: Images) -> None:
     """Three images beside others, in other places, among blank images and twice."""
     few, size = 3, 8
     forward = _forward(network, size)
-    batch = images.batch(network, 0, size).inputs
+    batch = images.batch(network, 0, size, size).inputs
     moved = jnp.roll(batch, -few, axis=0)
     blank = jnp.zeros_like(batch).at[-few:].set(batch[:few])
     expected = np.asarray(forward(network.params, batch))[:few]

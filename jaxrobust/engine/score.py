@@ -20,6 +20,7 @@ def score(
     present: Bool[Array, " images"],
     clean_predictions: Int[Array, " images"],
     clean_logits: Float[Array, "images classes"],
+    block_of: Int[Array, " images"],
     blocks: int,
     metrics: Mapping[str, Metric],
 ) -> dict[str, Array]:
@@ -34,7 +35,8 @@ def score(
         logits, labels: of the network under test.
         present: False for the padding behind the last image.
         clean_predictions, clean_logits: of the undamaged network on the same images.
-        blocks: the number of blocks, of equal size, that the images make.
+        block_of: the block that each image belongs to, counted from the first one.
+        blocks: how many blocks the images can belong to.
         metrics: name -> f(logits, labels, clean_logits) -> one number per image.
 
     Returns:
@@ -57,8 +59,10 @@ def score(
     for name, metric in metrics.items():
         values[name] = jnp.asarray(metric(logits, labels, clean_logits)).astype(jnp.float32)
 
+    counted = present[None] & (jnp.arange(blocks)[:, None] == block_of[None])
+
     def total(value: Array) -> Array:
         kind = jnp.int32 if value.dtype == bool else jnp.float32
-        return jnp.where(present, value.astype(kind), 0).reshape(blocks, -1).sum(1)
+        return jnp.where(counted, value.astype(kind)[None], 0).sum(1)
 
     return {name: total(value) for name, value in values.items()}

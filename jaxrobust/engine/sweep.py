@@ -18,7 +18,8 @@ import numpy as np
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.plan import Options
-from jaxrobust.engine.run import Job, run
+from jaxrobust.engine.job import Job
+from jaxrobust.engine.run import run
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,
     Grid,
@@ -98,7 +99,6 @@ def sweep(
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     metrics, options = dict(metrics or {}), options or Options()
-    options.check_block(block)
     source = images.with_classes(network.class_names, network.classes)
     spec = specify(
         network,

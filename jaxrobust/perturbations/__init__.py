@@ -3,11 +3,7 @@
 from jaxrobust.perturbations.base import (
     REGISTRY,
     Perturbation,
-    check_fits,
-    damage,
     decimal,
-    draw,
-    draw_shapes,
     entry_counts,
     find,
     perturbation,
@@ -18,10 +14,19 @@ from jaxrobust.perturbations.knockout import node_knockout, synapse_knockout, un
 from jaxrobust.perturbations.noise import weight_noise
 from jaxrobust.perturbations.perturb import Description, describe, perturb
 from jaxrobust.perturbations.resample import resample
+from jaxrobust.perturbations.trials import (
+    LinearDamage,
+    check_fits,
+    damage,
+    draw,
+    draw_shapes,
+    linear_damage,
+)
 
 __all__ = [
     "REGISTRY",
     "Description",
+    "LinearDamage",
     "Perturbation",
     "check_fits",
     "damage",
@@ -31,6 +36,7 @@ __all__ = [
     "draw_shapes",
     "entry_counts",
     "find",
+    "linear_damage",
     "node_knockout",
     "perturb",
     "perturbation",

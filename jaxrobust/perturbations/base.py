@@ -1,4 +1,4 @@
-"""What a perturbation is, the registry of them, and the programs that every trial runs."""
+"""What a perturbation is, and the registry of them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import hashlib
 import importlib
 import inspect
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
-from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.layers import Layer, Leaf
@@ -46,6 +43,10 @@ class Perturbation:
         strengths: a default grid, `start:stop:step`, both ends included.
         identity: the strength that changes nothing; it is never run.
         leaves: which leaves of a layer it touches.
+        acts: how it acts on a leaf, if linearly, so that trials can share a product with the
+            damaged kernel: "affine" if `apply` adds `amounts[path] * noise[path]`, "units" if it
+            multiplies all entries of an output unit by one factor. Each leaf must then be treated
+            on its own, whichever others are given. None is always right.
         warning: `(layer) -> text`: what a user should know about this layer, or "".
         import_path: `module:attribute` for one that isn't built in, so that results can name it.
     """
@@ -59,6 +60,7 @@ class Perturbation:
     strengths: str = "0:0.9:0.1"
     identity: float = 0.0
     leaves: Callable[[Layer], tuple[Leaf, ...]] = own_leaves
+    acts: Literal["affine", "units"] | None = None
     warning: Callable[[Layer], str] = lambda layer: ""
     import_path: str | None = None
 
@@ -177,154 +179,3 @@ def fold_in_name(key: Any, name: str) -> Any:
     """Folds a name into a key through a hash that is the same everywhere and for ever."""
     digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
     return jax.random.fold_in(key, int.from_bytes(digest, "little"))
-
-
-def trial_key(root: int, perturbation: str, layer: str, seed: Any) -> Any:
-    """The random key of one (root, perturbation, layer, seed), whatever else is run.
-
-    Args:
-        root: the root seed of the whole sweep.
-        seed: an int or an integer array [n], for n keys.
-    """
-    key = jax.random.key(root, impl="threefry2x32")
-    key = fold_in_name(fold_in_name(key, perturbation), layer)
-    if getattr(seed, "ndim", 0):
-        return jax.vmap(lambda index: jax.random.fold_in(key, index))(seed)
-    return jax.random.fold_in(key, seed)
-
-
-@lru_cache(maxsize=4096)
-def draw_program(perturbation: Perturbation, layer: Layer) -> Callable[[Array], Any]:
-    """The compiled program `keys [seeds] -> noise [seeds, …]` of a layer without values."""
-    draw = perturbation.draw or (lambda key, layer: ())
-
-    def draws(keys: Array) -> Any:
-        with jax.threefry_partitionable(True):
-            return jax.vmap(lambda key: draw(key, layer))(keys)
-
-    return jax.jit(draws)
-
-
-@lru_cache(maxsize=4096)
-def apply_program(perturbation: Perturbation) -> Callable[..., dict[str, Array]]:
-    """The compiled program `(shared leaves, own leaves, noise, seed_of [trials], amounts)`.
-
-    It returns the damaged leaves, [trials, …] each. Leaves, amounts and results are dictionaries
-    by path; `seed_of` says which row of the noise a trial uses. Leaves come in two parts: those
-    that all trials share, and those that each trial has its own of, [trials, …], because another
-    layer of its group has damaged them already.
-    """
-
-    def one_trial(shared: Leaves, own: Leaves, noise: Any, row: Any, amounts: Amounts) -> Any:
-        noise = jax.tree.map(lambda rows: rows[row], noise)
-        return dict(perturbation.apply({**shared, **own}, noise, amounts))
-
-    return jax.jit(jax.vmap(one_trial, in_axes=(None, 0, None, 0, 0)))
-
-
-def draw_shapes(perturbation: Perturbation, layer: Layer) -> Any:
-    """Shapes and dtypes of one seed's noise, without drawing it."""
-    keys = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")[None])
-    noise = jax.eval_shape(draw_program(perturbation, layer.without_values()), keys)
-    return jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), noise)
-
-
-def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Decimal]) -> None:
-    """Checks, without running it, that a perturbation can be applied to a layer.
-
-    Raises:
-        SpecificationError: it touches nothing there, or its functions don't fit each other.
-    """
-    where = f"{perturbation.name} on layer {layer.name}"
-    touched = {
-        leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        for leaf in perturbation.leaves(layer)
-    }
-    if not touched:
-        raise SpecificationError(f"{where} touches no parameters: leave one of them out")
-    amounts = [perturbation.amount(layer, strength) for strength in strengths]
-    for path in {path for amount in amounts for path in amount} | set(touched):
-        if not all(path in amount for amount in amounts) or path not in touched:
-            raise SpecificationError(
-                f"{where}: amounts must be for exactly the leaves that it touches, "
-                f"{', '.join(touched)}; {path} is not in both"
-            )
-        if len({_is_count(amount[path]) for amount in amounts}) > 1:
-            raise SpecificationError(
-                f"{where}: amounts of {path} must be all whole numbers or all floats"
-            )
-    noise = draw_shapes(perturbation, layer)
-    first = jax.tree.map(lambda values: values[0], _stack(amounts))
-    made = jax.eval_shape(lambda *given: dict(perturbation.apply(*given)), touched, noise, first)
-    for path in touched.keys() | made.keys():
-        before, after = touched.get(path), made.get(path)
-        if (
-            before is None
-            or after is None
-            or (before.shape, before.dtype)
-            != (
-                after.shape,
-                after.dtype,
-            )
-        ):
-            raise SpecificationError(
-                f"{where}: apply was given {path} as {before} and returned {after}; "
-                "the same leaves, shapes and dtypes are needed"
-            )
-
-
-def draw(
-    perturbation: Perturbation, layers: Sequence[Layer], root: int, seeds: Array | np.ndarray
-) -> list[Any]:
-    """The noise [seeds, …] of each layer for several seeds, int [seeds]."""
-    return [
-        draw_program(perturbation, layer.without_values())(
-            trial_key(root, perturbation.name, layer.name, seeds)
-        )
-        for layer in layers
-    ]
-
-
-def damage(
-    perturbation: Perturbation,
-    layers: Sequence[Layer],
-    noise: Sequence[Any],
-    seed_of: np.ndarray,
-    strengths: Sequence[Decimal],
-) -> dict[str, Array]:
-    """The damaged leaves of several trials, each on all the given layers.
-
-    Args:
-        perturbation: what is done.
-        layers: what it is done to, one after the other.
-        noise: what `draw` gave for these layers.
-        seed_of: for each trial the row of the noise, int32 [trials].
-        strengths: for each trial its strength.
-
-    Returns:
-        Path -> damaged leaf [trials, …], for every leaf that the perturbation touches.
-    """
-    damaged: dict[str, Array] = {}
-    for layer, rows in zip(layers, noise, strict=True):
-        touched = perturbation.leaves(layer)
-        shared = {leaf.path: leaf.value for leaf in touched if leaf.path not in damaged}
-        own = {leaf.path: damaged[leaf.path] for leaf in touched if leaf.path in damaged}
-        by_strength = {s: perturbation.amount(layer, s) for s in dict.fromkeys(strengths)}
-        amounts = _stack([by_strength[strength] for strength in strengths])
-        damaged |= apply_program(perturbation)(shared, own, rows, seed_of, amounts)
-    return damaged
-
-
-def _stack(amounts: Sequence[Amounts]) -> dict[str, Any]:
-    """Amounts of several trials as arrays [trials]: uint32 counts or float32 scales."""
-
-    def stack(values: list[Any]) -> Any:
-        if any(isinstance(value, Tracer) for value in values):
-            return jnp.stack(values)
-        return np.asarray(values, np.uint32 if _is_count(values[0]) else np.float32)
-
-    return {path: stack([amount[path] for amount in amounts]) for path in amounts[0]}
-
-
-def _is_count(amount: Any) -> bool:
-    return isinstance(amount, int | np.integer)

@@ -72,6 +72,7 @@ def _before_normalisation(layer: Layer) -> str:
     "node_knockout",
     amount=unit_counts,
     draw=lambda key, layer: _unit_ranks(key, layer, layer.leaves),
+    acts="units",
     warning=_before_normalisation,
 )
 def node_knockout(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
@@ -97,6 +98,7 @@ def _unit_counts_with_normalisation(layer: Layer, strength: Decimal) -> Amounts:
     amount=_unit_counts_with_normalisation,
     draw=lambda key, layer: _unit_ranks(key, layer, _with_normalisation(layer)),
     leaves=_with_normalisation,
+    acts="units",
 )
 def unit_silencing(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Node knockout that also zeroes scale and bias of the normalisation that follows.

@@ -32,6 +32,7 @@ def _directions(key: Any, layer: Layer) -> dict[str, Array]:
     draw=_directions,
     high=10.0,
     strengths="0:2:0.2",
+    acts="affine",
 )
 def weight_noise(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Adds Gaussian noise whose standard deviation is a multiple of the tensor's own.

@@ -14,7 +14,8 @@ import numpy as np
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
 from jaxrobust.network import Network
-from jaxrobust.perturbations.base import Perturbation, damage, decimal, draw, find
+from jaxrobust.perturbations.base import Perturbation, decimal, find
+from jaxrobust.perturbations.trials import damage, draw
 from jaxrobust.text import aligned
 
 

@@ -104,10 +104,12 @@ WAYS = {
     "single images": (1, jr.Options(images_per_step=1)),
     "blocks together": (5, jr.Options(images_per_step=20)),
     "parts of a block": (20, jr.Options(images_per_step=5)),
+    "steps across blocks": (8, jr.Options(images_per_step=11)),
     "one trial at a time": (10, jr.Options(trials_per_step=1)),
     "padded trials": (10, jr.Options(trials_per_step=3)),
     "more trials than there are": (10, jr.Options(trials_per_step=64)),
-    "map": (10, jr.Options(mode="map", trials_per_step=3)),
+    "no sharing": (10, jr.Options(share=False)),
+    "no sharing, padded trials": (10, jr.Options(share=False, trials_per_step=3)),
     "no hoisting": (10, jr.Options(hoist=False)),
     "next to no memory": (10, jr.Options(memory=2**20)),
 }
@@ -148,11 +150,11 @@ def test_damaged_weights_equal_those_of_perturb_to_the_bit(
 @pytest.fixture
 def record_leaves(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Runs a sweep and collects the very leaves that its suffix was called with."""
-    from jaxrobust.engine import run
+    from jaxrobust.engine import chunks
 
     def record(net: jr.Network, source: jr.ImageSource, name: str, width: int) -> dict:
         seen = {}
-        damage = run.damage
+        damage = chunks.damage
 
         def recording(*arguments: Any) -> dict:
             leaves = damage(*arguments)
@@ -162,8 +164,8 @@ def record_leaves(monkeypatch: pytest.MonkeyPatch) -> Callable:
                 seen[float(strength), int(row)] = own
             return leaves
 
-        monkeypatch.setattr(run, "damage", recording)
-        options = jr.Options(trials_per_step=width)
+        monkeypatch.setattr(chunks, "damage", recording)
+        options = jr.Options(trials_per_step=width, share=False)
         jr.sweep(
             net,
             source[:10],

@@ -1,0 +1,175 @@
+"""All trials on one group of layers: its compiled programs and the loop over images and steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.engine.chunks import chunks, is_linear
+from jaxrobust.engine.clean import Clean, blocks_per_step
+from jaxrobust.engine.job import Job, Swept, batches
+from jaxrobust.engine.plan import make_plan
+from jaxrobust.engine.score import score
+from jaxrobust.hoist import split
+from jaxrobust.layers import Layer
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+# Steps that are under way on the device while the host adds up the sums of earlier ones.
+_UNDER_WAY = 2
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one step gave.
+
+    Attributes:
+        row: index of the perturbation.
+        trials: the (strength column, seed) of each trial.
+        first_block: the block that the first sums are of.
+        values: quantity -> [trials, blocks], padding not yet cut off.
+    """
+
+    row: int
+    trials: tuple[tuple[int, int], ...]
+    first_block: int
+    values: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Some images, as far as the steps need them.
+
+    Attributes:
+        first_block: the block of the first image.
+        residuals: what the undamaged network hands on to the suffix.
+        product: that of the undamaged kernel, if trials share it.
+        scoring: what the logits are compared with, and the block of each image.
+    """
+
+    first_block: int
+    residuals: list[Array]
+    product: Array | None
+    scoring: tuple[Array, ...]
+
+
+class Group:
+    """All trials on one group of layers that touch the same leaves.
+
+    Three compiled programs: `multiply` gives the products of what reaches the layer with the
+    kernels of a chunk, `mix` the products of trials that share them, `finish` the sums from there.
+
+    Args:
+        job: the sweep.
+        clean: the undamaged network's answers.
+        number: index of the group of layers.
+        layers: those that are damaged together.
+        touched: paths of the damaged leaves.
+        swept: the perturbations that touch them.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        clean: Clean,
+        number: int,
+        layers: Sequence[Layer],
+        touched: Sequence[str],
+        swept: Sequence[Swept],
+    ) -> None:
+        self.job, self.clean, self.number = job, clean, number
+        self.layers, self.swept = layers, swept
+        network, spec, hoist = job.network, job.spec, job.options.hoist
+        self.plan = plan = make_plan(
+            split(network, touched, spec.block, hoist=hoist),
+            layers,
+            [(each.perturbation, len(each.trials)) for each in swept],
+            images=spec.images,
+            batch=spec.block,
+            seeds=spec.seeds,
+            options=job.options,
+        )
+        parts = split(network, touched, plan.images_per_step, hoist=hoist)
+        self._kernel = None
+        if parts.product and job.options.share:
+            leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
+            self._kernel = leaves[parts.product.kernel]
+        sharing = any(is_linear(each.perturbation, self._kernel) for each in swept)
+        blocks = blocks_per_step(plan.images_per_step, spec.block)
+
+        def prefix(params: Any, shared: Any, inputs: Array) -> tuple[list[Array], Array | None]:
+            residuals = parts.prefix(params, shared, inputs)
+            product = parts.multiply(None, params, shared, residuals) if sharing else None
+            return residuals, product
+
+        def multiply(kernels: Array, params: Any, shared: Any, residuals: list[Array]) -> Array:
+            return jax.vmap(lambda kernel: parts.multiply(kernel, params, shared, residuals))(
+                kernels
+            )
+
+        def mix(product: Array, directions: Any, rows: Any, scales: Any, factors: Any) -> Array:
+            def one_trial(row: Array, scale: Any, factor: Any) -> Array:
+                own = product if scale is None else product + scale * directions[row]
+                if factor is None:
+                    return own
+                axis = parts.product.unit_axis
+                return own * factor.reshape([-1 if i == axis else 1 for i in range(own.ndim)])
+
+            return jax.vmap(one_trial)(rows, scales, factors)
+
+        def finish(
+            product: Any, leaves: Any, params: Any, shared: Any, residuals: Any, *scoring: Array
+        ) -> dict[str, Array]:
+            def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
+                logits = parts.suffix(leaves, params, shared, residuals, product)
+                return score(logits, *scoring, blocks=blocks, metrics=job.metrics)
+
+            return jax.vmap(one_trial)(product, leaves)
+
+        self._shared = jax.jit(parts.shared)(network.params)
+        self._prefix, self._multiply = jax.jit(prefix), jax.jit(multiply)
+        self._mix, self._finish = jax.jit(mix), jax.jit(finish)
+
+    def steps(self) -> Iterator[Sums]:
+        """Runs everything; a few steps are under way while the caller adds up earlier ones."""
+        job, plan = self.job, self.plan
+        made = chunks(job.spec, plan, self.layers, self._kernel, self.swept)
+        held: dict[int, _Data] = {}
+        under_way: deque[Sums] = deque()
+        for round in batches(made, plan.steps_per_round):
+            for start in range(0, job.spec.images, plan.images_per_step):
+                data = held.get(start) or self._data(start)
+                if plan.keep_residuals:
+                    held[start] = data
+                given = (job.network.params, self._shared, data.residuals)
+                for chunk in round:
+                    products = None
+                    if chunk.kernels is not None:
+                        products = self._multiply(chunk.kernels, *given)
+                    for step in chunk.steps:
+                        own = products
+                        if linear := step.linear:
+                            own = self._mix(
+                                data.product, products, step.rows, linear.scales, linear.factors
+                            )
+                        values = self._finish(own, step.leaves, *given, *data.scoring)
+                        under_way.append(Sums(chunk.row, step.trials, data.first_block, values))
+                        if len(under_way) > _UNDER_WAY:
+                            yield under_way.popleft()
+        yield from under_way
+
+    def _data(self, start: int) -> _Data:
+        job = self.job
+        batch = job.images.batch(job.network, start, self.plan.images_per_step, job.spec.block)
+        residuals, product = self._prefix(job.network.params, self._shared, batch.inputs)
+        logits = self.clean.logits[batch.index]
+        logits = logits if job.metrics else logits[:, :0]  # only metrics read them
+        predictions = self.clean.predictions[batch.index]
+        scoring = (batch.labels, batch.present, predictions, logits, batch.block_of)
+        return _Data(batch.first_block, residuals, product, tuple(map(jnp.asarray, scoring)))

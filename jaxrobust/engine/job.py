@@ -1,0 +1,89 @@
+"""What a sweep is run from, and which trials it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
+from typing import TypeVar
+
+from jaxrobust.data.progress import Report
+from jaxrobust.engine.clean import Images
+from jaxrobust.engine.plan import Options
+from jaxrobust.engine.spec import Metric, Specification
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a sweep is run from.
+
+    Attributes:
+        network, images: what is damaged and what it looks at.
+        spec: what to run.
+        perturbations: those that the specification names, in its order.
+        metrics: the user's own metrics by name.
+        options: how to run it.
+        report: called with what is being done, trial-images done and all of them.
+    """
+
+    network: Network
+    images: Images
+    spec: Specification
+    perturbations: Sequence[Perturbation]
+    metrics: Mapping[str, Metric]
+    options: Options
+    report: Report
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A perturbation in the sweep.
+
+    Attributes:
+        row: its index in the specification.
+        columns: the indices of the strengths that are run.
+        identity: the index of the strength that changes nothing, if it is asked for.
+        seeds: how many seeds are run: one if it is deterministic.
+    """
+
+    row: int
+    perturbation: Perturbation
+    columns: list[int]
+    identity: int | None
+    seeds: int
+
+    @staticmethod
+    def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[Swept]:
+        swept = []
+        for row, (perturbation, (_, strengths)) in enumerate(
+            zip(perturbations, spec.strengths, strict=True)
+        ):
+            columns = [spec.grid.index(Decimal(strength)) for strength in strengths]
+            nothing = Decimal(str(perturbation.identity))
+            identity = next((c for c in columns if spec.grid[c] == nothing), None)
+            columns = [column for column in columns if column != identity]
+            seeds = spec.seeds if perturbation.draw else 1
+            swept.append(Swept(row, perturbation, columns, identity, seeds))
+        return swept
+
+    @property
+    def trials(self) -> list[tuple[int, int]]:
+        """The (strength column, seed) of every trial, seed by seed."""
+        return self.of_seeds(0, self.seeds)
+
+    def of_seeds(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Those of some consecutive seeds, as far as they are run."""
+        seeds = range(first, min(first + count, self.seeds))
+        return [(column, seed) for seed in seeds for column in self.columns]
+
+
+def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
+    """Runs of `size` items, the last one perhaps shorter; no more is asked for than is given."""
+    items = iter(items)
+    while batch := tuple(islice(items, size)):
+        yield batch
