@@ -11,12 +11,14 @@ it: the product is linear in the kernel, so trials that damage the kernel linear
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import jax
 
+from jaxrobust.convolutions import reformulated
 from jaxrobust.jaxprs import (
     Equation,
     Program,
@@ -27,7 +29,7 @@ from jaxrobust.jaxprs import (
     run,
     size_in_bytes,
 )
-from jaxrobust.layers import Leaf, leaf_paths
+from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ class Product:
 
     Attributes:
         kernel: path of the kernel.
-        equations: those that only lay the kernel out anew, then the product itself.
+        equations: those that only lay the kernel out anew, then those of the product, of which
+            the last gives its result.
         unit_axis: the axis of the product that counts the kernel's output units.
     """
 
@@ -56,6 +59,18 @@ class Product:
     def output(self) -> int:
         """The variable of the product."""
         return self.equations[-1].outputs[0]
+
+    def written_as(
+        self, instead: Mapping[int, tuple[Equation, ...]], damaged: Collection[int]
+    ) -> Product:
+        """The same product with other equations in the place of some, by their `id`.
+
+        What these do to the other operand alone is no part of it.
+        """
+        new = chain.from_iterable(instead.get(id(each), (each,)) for each in self.equations)
+        return replace(
+            self, equations=tuple(each for each in new if damaged.intersection(each.outputs))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +220,14 @@ class Split:
         return operations(self.prefix_equations, self.program.shapes)
 
 
-def split(network: Network, damaged: Collection[str], images: int, *, hoist: bool = True) -> Split:
+def split(
+    network: Network,
+    damaged: Collection[str],
+    images: int,
+    *,
+    hoist: bool = True,
+    reformulate: bool | None = None,
+) -> Split:
     """Splits a network for damage to some of its leaves.
 
     Args:
@@ -214,16 +236,26 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
         images: the batch size for which the parts are made.
         hoist: False puts everything that depends on images into the suffix: the plain forward
             pass, to compare with.
+        reformulate: whether convolutions are computed in the ways that are faster on a CPU; by
+            default on a CPU, unless `hoist` is False.
     """
     program = network.program(images)
     paths = tuple(leaf_paths(network.params))
     variables = dict(zip(paths, program.parameters, strict=True))
+    product = _product_of(network, damaged, variables, program) if hoist else None
+    if reformulate is None:
+        reformulate = hoist and jax.default_backend() == "cpu"
+    instead: dict[int, tuple[Equation, ...]] = {}
+    if reformulate:
+        program, instead = reformulated(program)
     equations = program.equations
 
     touched = {variables[path] for path in damaged}
     if not hoist:
         touched.add(program.images)
     in_suffix = dependents(equations, touched)
+    if product:
+        product = product.written_as(instead, in_suffix)
     from_images = dependents(equations, [program.images]) - in_suffix
 
     suffix = [e for e in equations if in_suffix.intersection(e.outputs)]
@@ -236,11 +268,6 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
 
     given = {*program.parameters, *in_suffix, *from_images}
     derived = sorted({*read, *read_before} - given)
-    kernels = [leaf for layer in network.layers.values() for leaf in layer.leaves]
-    kernels = [leaf for leaf in kernels if leaf.path in damaged and leaf.role == "kernel"]
-    product = None
-    if hoist and len(kernels) == 1:
-        product = _product_of(kernels[0], variables[kernels[0].path], program, suffix, in_suffix)
     return Split(
         program=program,
         paths=paths,
@@ -255,28 +282,32 @@ def split(network: Network, damaged: Collection[str], images: int, *, hoist: boo
 
 
 def _product_of(
-    kernel: Leaf,
-    variable: int,
-    program: Program,
-    suffix: Iterable[Equation],
-    damaged: Collection[int],
+    network: Network, damaged: Collection[str], variables: Mapping[str, int], program: Program
 ) -> Product | None:
-    """Follows a kernel to the product that alone reads it, if its other operand is undamaged and
-    exactly one axis of the kernel counts units."""
-    path: list[Equation] = []
+    """The product that the only damaged kernel enters.
+
+    None if several kernels are damaged, if the kernel is used otherwise, if the other operand is
+    damaged too, or if not exactly one axis of the kernel counts units.
+    """
+    leaves = [leaf for layer in network.layers.values() for leaf in layer.leaves]
+    kernels = [leaf for leaf in leaves if leaf.path in damaged and leaf.role == "kernel"]
+    if len(kernels) != 1 or len(kernels[0].output_axes) != 1:
+        return None
+    (kernel,) = kernels
+    variable, path = variables[kernel.path], []
     while True:
-        readers = [equation for equation in suffix if variable in equation.reads]
+        readers = [equation for equation in program.equations if variable in equation.reads]
         if len(readers) != 1 or readers[0].reads.count(variable) > 1:
             return None
-        (equation,) = readers
-        path.append(equation)
-        if equation.primitive not in _LAYOUTS:
+        path += readers
+        if path[-1].primitive not in _LAYOUTS:
             break
-        (variable,) = equation.outputs
-    others = damaged.intersection(equation.reads) - {variable}
-    axis = _unit_axis(equation, variable, program)
-    shape = program.shapes[equation.outputs[0]].shape
-    if others or axis is None or len(kernel.output_axes) != 1 or shape[axis] != kernel.units:
+        (variable,) = path[-1].outputs
+    axis = _unit_axis(path[-1], variable, program)
+    if axis is None or program.shapes[path[-1].outputs[0]].shape[axis] != kernel.units:
+        return None
+    reached = dependents(program.equations, [variables[leaf] for leaf in damaged])
+    if len(reached.intersection(path[-1].reads)) > 1:
         return None
     return Product(kernel.path, tuple(path), axis)
 

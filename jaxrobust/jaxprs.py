@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -96,7 +97,7 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
         raise SpecificationError(
             f"a network returns one array of logits; this one returned {jax.tree.structure(result)}"
         )
-    flat = _Inliner()
+    flat = Inliner()
     inputs = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     (output,) = flat.inline(closed.jaxpr, flat.constant(closed.consts), inputs)
     if isinstance(output, Literal):
@@ -118,13 +119,21 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-class _Inliner:
-    """Numbers variables and copies equations into one list while it descends into calls."""
+class Inliner:
+    """Numbers variables and copies equations into one list while it descends into calls.
 
-    def __init__(self) -> None:
+    Args:
+        shapes, constants: of the variables that there are already.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[int, jax.ShapeDtypeStruct] = MappingProxyType({}),
+        constants: Mapping[int, Any] = MappingProxyType({}),
+    ) -> None:
         self.equations: list[Equation] = []
-        self.constants: dict[int, Any] = {}
-        self.shapes: dict[int, jax.ShapeDtypeStruct] = {}
+        self.constants = dict(constants)
+        self.shapes = dict(shapes)
 
     def new(self, aval: Any) -> int:
         number = len(self.shapes)

@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "text",
     "jaxprs",
+    "convolutions",
     "preprocessing",
     "layers",
     "network",

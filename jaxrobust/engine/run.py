@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from jaxrobust.engine.allocator import keep_freed_memory
 from jaxrobust.engine.clean import Clean, evaluate_clean
-from jaxrobust.engine.group import Group
+from jaxrobust.engine.compiling import one_ahead
+from jaxrobust.engine.group import Group, Sums
 from jaxrobust.engine.job import Job, Swept
 from jaxrobust.engine.state import State
 from jaxrobust.layers import Layer
@@ -23,6 +26,7 @@ def run(job: Job, state: State, plans: list[dict[str, Any]]) -> None:
         state: empty at first; after an interruption it holds what was done.
         plans: filled with the plan of each group of layers.
     """
+    keep_freed_memory()
     spec = job.spec
     job.report("undamaged", 0, 0)
     clean = evaluate_clean(
@@ -37,18 +41,26 @@ def run(job: Job, state: State, plans: list[dict[str, Any]]) -> None:
     swept = [each for each in swept if each.trials]
     total = sum(len(each.trials) for each in swept) * len(spec.layers) * spec.images
     done = 0
-    for group in _groups(job, clean, swept):
+    # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
+    for group, steps in one_ahead(_begun(_groups(job, clean, swept))):
         name, _ = spec.layers[group.number]
         job.report(name, done, total)
         names = [each.perturbation.name for each in group.swept]
         plans.append({"layers": name, "perturbations": names, **asdict(group.plan)})
-        for step in group.steps():
+        for step in steps:
             values = {quantity: np.asarray(value) for quantity, value in step.values.items()}
             for position, (column, seed) in enumerate(step.trials):
                 own = {quantity: value[position] for quantity, value in values.items()}
                 state.add((step.row, group.number, column, seed), step.first_block, own)
                 done += int(own["images"].sum())
             job.report(name, done, total)
+
+
+def _begun(groups: Iterable[Group]) -> Iterator[tuple[Group, Iterator[Sums]]]:
+    """Each group and its steps, the first ones under way already."""
+    for group in groups:
+        steps = group.steps()
+        yield group, chain([next(steps)], steps)
 
 
 def _groups(job: Job, clean: Clean, swept: Sequence[Swept]) -> Iterator[Group]:

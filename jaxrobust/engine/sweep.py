@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.clean import Images, evaluate_clean
+from jaxrobust.engine.compiling import keep_compiled_programs
 from jaxrobust.engine.plan import Options
 from jaxrobust.engine.job import Job
 from jaxrobust.engine.run import run
@@ -95,6 +96,7 @@ def sweep(
         UserWarning: what a perturbation has to say about a layer, such as node knockout before
             batch normalisation.
     """
+    keep_compiled_programs()
     folder = None if run_dir is None else check_new_run(run_dir)
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
@@ -241,6 +243,7 @@ def evaluate(
         raise SpecificationError(f"no images in {images.name}")
     if block < 1:
         raise SpecificationError(f"block {block}: a whole number from 1 is needed")
+    keep_compiled_programs()
     source = images.with_classes(network.class_names, network.classes)
     sums = evaluate_clean(network, Images.decode(network, source, report), block).sums
     total = {name: values.sum(dtype=float) for name, values in sums.items()}

@@ -1,0 +1,37 @@
+"""Keeping memory that a program has freed, for its next call."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+
+import jax
+
+# Parameters of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed blocks of up to 1 GiB for the next allocation, once per process.
+
+    On a CPU every call of a compiled program allocates its buffers anew. Above 32 MiB glibc maps
+    them from the system and gives them back, and the system clears each page again: a tenth to a
+    fifth of a sweep's time (measured on VGG-16's first layers). The peak does not change, but
+    memory returns to the system only when the process ends. Nothing is done on other devices, with
+    other C libraries, or where the user has set malloc's variables.
+    """
+    if jax.default_backend() != "cpu" or platform.libc_ver()[0] != "glibc":
+        return
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    # One arena: those of further threads never hold blocks above 64 MiB.
+    for parameter, value in (
+        (_ARENA_MAX, 1),
+        (_MMAP_THRESHOLD, 2**30),
+        (_TRIM_THRESHOLD, 2**31 - 1),
+    ):
+        mallopt(parameter, value)

@@ -1,0 +1,59 @@
+"""Compiling little: programs are kept on the disk, and compiled ahead in the background."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+
+from jaxrobust.data.cache import cache_folder
+
+_Item = TypeVar("_Item")
+
+
+def keep_compiled_programs() -> None:
+    """Turns JAX's persistent compilation cache on, in jaxrobust's cache folder.
+
+    Programs for CPUs are kept apart by what the CPU can do, as the folder may be one of several
+    machines. Nothing is done where the user has configured the cache.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    name = f"{platform.machine()}-{hashlib.sha256(_cpu_features()).hexdigest()[:12]}"
+    folder = cache_folder() / "programs" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a cache that cannot be written is none
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _cpu_features() -> bytes:
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return platform.processor().encode()
+    return next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
+
+
+def one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The same items, each made on a background thread while the one before is being used."""
+    device = jax.config.jax_default_device  # such settings belong to a thread
+
+    def following(iterator: Iterator[_Item]) -> list[_Item]:
+        with jax.default_device(device):
+            return list(islice(iterator, 1))
+
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(following, iterator)
+        while item := made.result():
+            made = pool.submit(following, iterator)
+            yield item[0]
