@@ -28,10 +28,10 @@ EPILOG = """
 example: scripts/benchmark alexnet alexnet-glyphs --rounds 5 --json benchmark.json
 
 Each table has the median over the rounds; "times as fast" is the median and range of the rounds'
-ratios to the first contender. "GFLOP/s" counts the convolutions and matrix products of every
-trial for the loops, and those that remain after hoisting for jaxrobust; "of peak" is its share of
-the rate of matrix products, measured beside. "top-1" is the mean under damage: other random draws
-in PyTorch, other trials where only some are measured, so only nearly equal.
+ratios to the first contender. "GFLOP/s" counts the convolutions and matrix products of every trial
+for the loops, and for jaxrobust those that a sweep cannot do without; "of peak" is its share of the
+rate of matrix products, measured beside. "top-1" is the mean under damage: other random draws in
+PyTorch, other trials where only some are measured, so only nearly equal.
 """
 
 
@@ -151,6 +151,8 @@ def main() -> None:
             parser.error(f"workload {name!r} is unknown; possible: {', '.join(known)}")
     if arguments.rounds < 1:
         parser.error(f"--rounds {arguments.rounds}: at least 1 is needed")
+    if arguments.json and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
 
     report: dict[str, Any] = {
         "quick": arguments.quick,

@@ -77,7 +77,7 @@ def _notes(figures: dict[str, Any]) -> list[str]:
         f"compilation: {cold['compile_seconds']:.1f} s of the first sweep's {cold['seconds']:.1f} "
         f"s; {warm[0]:.1f} to {warm[-1]:.1f} s of the later ones, whose programs come from JAX's "
         "cache",
-        f"operations that remain after hoisting: {sweep['operations'] / 1e9:,.0f} of "
+        f"operations that remain in the sweep: {sweep['operations'] / 1e9:,.0f} of the loops' "
         f"{contenders['jax_loop']['operations'] / 1e9:,.0f} GFLOP, {left:.0%}",
         f"peak: float32 matrix products, {before:,.0f} GFLOP/s before, {after:,.0f} after",
         f"random draws alone: {sweep['draw_seconds']:.1f} s, {sweep['draw_share']:.0%} of a sweep",

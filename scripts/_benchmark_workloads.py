@@ -111,7 +111,7 @@ FULL = {
         reduced="1 seed instead of 2",
     ),
     "alexnet-glyphs": Workload(
-        "alexnet-glyphs", _ALEXNET, _steps("0.08", 11), seeds=20, images=250, block=50, every=44
+        "alexnet-glyphs", _ALEXNET, _steps("0.08", 11), seeds=20, images=250, block=50, every=20
     ),
     "squeezenet": Workload(
         "squeezenet1_1", _SQUEEZENET, _steps("0.15", 6), seeds=2, images=64, block=64, every=12
