@@ -1,0 +1,86 @@
+"""The figures of one workload as text of at most 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from jaxrobust.text import aligned
+
+_HEAD: tuple[str, ...] = (
+    "",
+    "wall s",
+    "images/s",
+    "times as fast",
+    "GFLOP/s",
+    "of peak",
+    "top-1",
+    "memory",
+)
+
+
+def table(name: str, title: str, figures: dict[str, Any]) -> str:
+    """The figures of a workload, with what stands behind them.
+
+    Args:
+        name, title: of the workload.
+        figures: from `figures`.
+    """
+    rows = [_HEAD]
+    for contender, each in figures["contenders"].items():
+        rows.append(_row(contender.replace("_", " "), each, each))
+        if "without_compilation" in each:
+            rows.append(_row("  without compilation", each["without_compilation"], None))
+    first, *others = zip(*rows, strict=True)
+    others = [[cell.rjust(max(map(len, column))) for cell in column] for column in others]
+    lines = aligned(list(zip(first, *others, strict=True))).splitlines()
+    lines += [textwrap.fill(note, 98, subsequent_indent="  ") for note in _notes(figures)]
+    return "\n".join([f"{name}: {title}", *(textwrap.indent(line, "  ") for line in lines)])
+
+
+def _row(label: str, rates: dict[str, Any], whole: dict[str, Any] | None) -> tuple[str, ...]:
+    ratios = rates["ratios"]
+    return (
+        label,
+        f"{rates['median_seconds']:,.1f}",
+        f"{rates['images_per_second']:,.0f}",
+        f"{rates['ratio']:.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+        f"{rates['gflops']:,.0f}",
+        f"{rates['share_of_peak']:.0%}",
+        f"{whole['damaged_accuracy']:.1%}" if whole else "",
+        _gib(whole["peak_bytes"]) if whole else "",
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _notes(figures: dict[str, Any]) -> list[str]:
+    contenders = figures["contenders"]
+    sweep = contenders["jaxrobust"]
+    notes = [f"reduced: {figures['reduced']}"] if figures["reduced"] else []
+    for name, each in contenders.items():
+        scaled = ""
+        if each["trials_timed"] < figures["trials"]:
+            scaled = f"; measured on {each['trials_timed']} of {figures['trials']} trials, scaled"
+        if each["device_peak_bytes"]:
+            scaled += f"; {_gib(each['device_peak_bytes'])} of the device's memory"
+        notes.append(f"{name.replace('_', ' ')}: {each['settings']}{scaled}")
+    cold = sweep["cold_sweep"]
+    warm = sorted(sweep["compile_seconds"])
+    left = sweep["operations"] / contenders["jax_loop"]["operations"]
+    counts = [each["clean_top1"] for each in contenders.values()]
+    before, after = figures["product_gflops"]
+    return [
+        *notes,
+        f"compilation: {cold['compile_seconds']:.1f} s of the first sweep's {cold['seconds']:.1f} "
+        f"s; {warm[0]:.1f} to {warm[-1]:.1f} s of the later ones, whose programs come from JAX's "
+        "cache",
+        f"operations that remain in the sweep: {sweep['operations'] / 1e9:,.0f} of the loops' "
+        f"{contenders['jax_loop']['operations'] / 1e9:,.0f} GFLOP, {left:.0%}",
+        f"peak: float32 matrix products, {before:,.0f} GFLOP/s before, {after:,.0f} after",
+        f"random draws alone: {sweep['draw_seconds']:.1f} s, {sweep['draw_share']:.0%} of a sweep",
+        f"right of {figures['images']} images without damage: {', '.join(map(str, counts))}"
+        + ("" if figures["agree"] else ": THE CONTENDERS DISAGREE"),
+    ]
