@@ -22,27 +22,32 @@ from jaxrobust.perturbations import draw, find
 
 def operations_of_loop(network: Network, workload: Workload) -> int:
     """Operations of a loop that runs the whole network for every trial."""
-    whole = split(network, (), workload.block).prefix_operations
+    whole = split(network, (), workload.block, reformulate=False).prefix_operations
     return whole * workload.images // workload.block * workload.trials
 
 
 def remaining_operations(network: Network, workload: Workload) -> int:
-    """Operations that a sweep cannot do without, in convolutions and matrix products.
+    """Operations that hoisting and sharing leave, in convolutions and matrix products.
 
-    For every layer: the prefix once on all images, whatever the number of perturbations; the
-    suffix on all images for every trial. What a perturbation shares between the strengths of one
-    seed would be counted here, too. The pass of the undamaged network is not counted.
+    For every layer: the prefix and the undamaged kernel's product once on all images, the suffix
+    for every trial. A trial of a perturbation that acts linearly on the kernel does without the
+    product, which an affine one needs once per seed instead. They are counted as the network's
+    definition has them, whatever a faster way to compute a convolution saves. The pass of the
+    undamaged network is not counted.
     """
     total = 0
     for name in workload.layers:
         layer = network.layers[name]
-        prefixes = {}
-        for perturbation in PERTURBATIONS:
-            touched = tuple(leaf.path for leaf in find(perturbation).leaves(layer))
-            parts = split(network, touched, workload.block)
-            prefixes[touched] = parts.prefix_operations
-            total += parts.suffix_operations * len(workload.strengths) * workload.seeds
-        total += sum(prefixes.values())
+        once = {}
+        for perturbation in map(find, PERTURBATIONS):
+            touched = tuple(leaf.path for leaf in perturbation.leaves(layer))
+            parts = split(network, touched, workload.block, reformulate=False)
+            once[touched] = parts.prefix_operations + parts.product_operations
+            shared = parts.product_operations if perturbation.acts else 0
+            trials = len(workload.strengths) * workload.seeds
+            total += (parts.suffix_operations - shared) * trials
+            total += shared * workload.seeds if perturbation.acts == "affine" else 0
+        total += sum(once.values())
     return total * workload.images // workload.block
 
 

@@ -15,7 +15,7 @@ from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation, draw_shapes
 
 # On a CPU larger working sets only leave the caches; an accelerator wants them as large as fits.
-_CPU_WORKING_SET = 48 * 2**20
+_CPU_WORKING_SET = 96 * 2**20
 # A call with less to compute than this spends its time on being called, so that trials go together;
 # a CPU gains nothing from more.
 _ENOUGH_OPERATIONS = 2**28
