@@ -39,8 +39,13 @@ ResizeArgument = Annotated[
         help_behavior_hint="(default: the network's own)",
     ),
 ]
-
-
+PrecisionArgument = Annotated[
+    Literal["float32", "tensorfloat32", "bfloat16"],
+    arg(
+        metavar="{float32,tensorfloat32,bfloat16}",
+        help="what the operands of convolutions and matrix products are rounded to",
+    ),
+]
 SkipBrokenArgument = Annotated[
     bool, arg(help="leave out images that cannot be decoded, rather than stop at the first")
 ]
@@ -71,6 +76,7 @@ class Evaluate:
     data: DataArgument
     images: ImagesArgument = None
     resize: ResizeArgument = None
+    precision_mode: PrecisionArgument = "float32"
     skip_broken: SkipBrokenArgument = False
     json: Annotated[bool, arg(help="print counts as one JSON object")] = False
 
@@ -82,7 +88,9 @@ class Evaluate:
         network = _load(self.network, self.resize)
         with work_progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
-            found = evaluate(network, images, report=report)
+            found = evaluate(
+                network, images, precision_mode=self.precision_mode, report=report
+            )
         counts: dict[str, Any] = {"images": found.images, "top1": found.top1, "top5": found.top5}
         if self.skip_broken:
             counts["left_out"] = list(images.left_out)
@@ -133,6 +141,7 @@ class Sweep:
     resize: ResizeArgument = None
     root: Annotated[int, arg(help="root of all random draws")] = 0
     block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
+    precision_mode: PrecisionArgument = "float32"
     skip_broken: SkipBrokenArgument = False
     quiet: Annotated[bool, arg(help="no progress and no table")] = False
 
@@ -159,6 +168,7 @@ class Sweep:
                     seeds=self.seeds,
                     root=self.root,
                     block=self.block,
+                    precision_mode=self.precision_mode,
                     run_dir=folder,
                     report=report,
                 )

@@ -17,14 +17,12 @@ Networks", 2016; F(2×2, 3×3) there).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.jaxprs import Equation, Inliner, Program
+from jaxrobust.jaxprs import Equation, Program
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -36,36 +34,17 @@ _FEW_CHANNELS, _MANY_CHANNELS = 32, 256
 _SLOW_INPUTS, _SLOW_OUTPUTS = 3, 48
 
 
-def reformulated(program: Program) -> tuple[Program, dict[int, tuple[Equation, ...]]]:
-    """A program that computes the same, its slow convolutions written in other ways.
+def faster(equation: Equation, program: Program) -> Formulation | None:
+    """Another way to compute a convolution, by rules that the measurements above give.
 
-    What is done to a kernel alone makes equations of their own, so that it can be hoisted.
+    Args:
+        equation: any equation of the program.
+        program: knows the shapes.
 
     Returns:
-        The program, and the new equations by the `id` of the equation that they stand for.
+        A function of images and kernel; None where XLA's own way is good. What it does to the
+        kernel alone are equations of their own, so that it can be hoisted.
     """
-    flat = Inliner(program.shapes, program.constants)
-    instead: dict[int, tuple[Equation, ...]] = {}
-    for equation in program.equations:
-        start = len(flat.equations)
-        formulation = _formulation(equation, program)
-        if formulation is None:
-            flat.equations.append(equation)
-            continue
-        given = [program.shapes[variable] for variable in equation.reads]
-        traced = jax.make_jaxpr(formulation)(*given)
-        (result,) = flat.inline(traced.jaxpr, flat.constant(traced.consts), equation.reads)
-        # The result keeps its name: whatever reads it stays as it is.
-        (last,) = (new for new in flat.equations[start:] if result in new.outputs)
-        flat.equations[flat.equations.index(last)] = replace(last, outputs=equation.outputs)
-        instead[id(equation)] = tuple(flat.equations[start:])
-    equations = tuple(flat.equations)
-    made = replace(program, equations=equations, shapes=flat.shapes, constants=flat.constants)
-    return made, instead
-
-
-def _formulation(equation: Equation, program: Program) -> Formulation | None:
-    """The faster way for one equation, by rules that the measurements above give."""
     if equation.primitive != "conv_general_dilated" or len(equation.reads) != 2:
         return None
     params = equation.params
@@ -89,7 +68,7 @@ def _formulation(equation: Equation, program: Program) -> Formulation | None:
             return lambda images, kernel: winograd(
                 images, transformed(kernel), padding=padding, precision=precision
             )
-    if inputs <= _SLOW_INPUTS and outputs < _SLOW_OUTPUTS:
+    if inputs == _SLOW_INPUTS and outputs < _SLOW_OUTPUTS:
         return lambda images, kernel: equation.source.primitive.bind(
             _with_channels(images, 3), _with_channels(kernel, 2), **params
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxrobust.convolutions import reformulated
+from jaxrobust.convolutions import faster
 from jaxrobust.jaxprs import (
     Equation,
     Program,
@@ -26,11 +26,13 @@ from jaxrobust.jaxprs import (
     needed,
     operations,
     peak_bytes,
+    rewrite,
     run,
     size_in_bytes,
 )
 from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
+from jaxrobust.rounding import PrecisionMode, rounded
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -227,6 +229,7 @@ def split(
     *,
     hoist: bool = True,
     reformulate: bool | None = None,
+    precision: PrecisionMode = "float32",
 ) -> Split:
     """Splits a network for damage to some of its leaves.
 
@@ -237,17 +240,24 @@ def split(
         hoist: False puts everything that depends on images into the suffix: the plain forward
             pass, to compare with.
         reformulate: whether convolutions are computed in the ways that are faster on a CPU; by
-            default on a CPU, unless `hoist` is False.
+            default on a CPU, unless `hoist` is False or numbers are rounded.
+        precision: what the operands of convolutions and matrix products are rounded to. Rounded
+            ones are not linear in the kernel, so that no product is shared.
     """
     program = network.program(images)
     paths = tuple(leaf_paths(network.params))
     variables = dict(zip(paths, program.parameters, strict=True))
-    product = _product_of(network, damaged, variables, program) if hoist else None
+    exact = hoist and precision == "float32"
+    product = _product_of(network, damaged, variables, program) if exact else None
     if reformulate is None:
-        reformulate = hoist and jax.default_backend() == "cpu"
-    instead: dict[int, tuple[Equation, ...]] = {}
-    if reformulate:
-        program, instead = reformulated(program)
+        reformulate = exact and jax.default_backend() == "cpu"
+    traced = program
+    program, written = rewrite(
+        traced,
+        lambda equation: (
+            faster(equation, traced) if reformulate else rounded(equation, traced, precision)
+        ),
+    )
     equations = program.equations
 
     touched = {variables[path] for path in damaged}
@@ -255,7 +265,7 @@ def split(
         touched.add(program.images)
     in_suffix = dependents(equations, touched)
     if product:
-        product = product.written_as(instead, in_suffix)
+        product = product.written_as(written, in_suffix)
     from_images = dependents(equations, [program.images]) - in_suffix
 
     suffix = [e for e in equations if in_suffix.intersection(e.outputs)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -97,7 +97,7 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
         raise SpecificationError(
             f"a network returns one array of logits; this one returned {jax.tree.structure(result)}"
         )
-    flat = Inliner()
+    flat = _Inliner()
     inputs = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     (output,) = flat.inline(closed.jaxpr, flat.constant(closed.consts), inputs)
     if isinstance(output, Literal):
@@ -119,7 +119,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-class Inliner:
+class _Inliner:
     """Numbers variables and copies equations into one list while it descends into calls.
 
     Args:
@@ -170,6 +170,45 @@ class Inliner:
                 self.equations.append(Equation(equation, tuple(arguments), tuple(results)))
             names |= zip(equation.outvars, results, strict=True)
         return [read(atom) for atom in jaxpr.outvars]
+
+
+def rewrite(
+    program: Program, instead: Callable[[Equation], Callable[..., Any] | None]
+) -> tuple[Program, dict[int, tuple[Equation, ...]]]:
+    """A program in which functions stand in the place of some equations.
+
+    Args:
+        program: any program.
+        instead: gives for an equation a function of the variables that it reads, whose one result
+            has the shape and dtype of the equation's; None leaves it as it is.
+
+    Returns:
+        The program, and the new equations by the `id` of the equation that they stand for.
+    """
+    flat = _Inliner(program.shapes, program.constants)
+    written: dict[int, tuple[Equation, ...]] = {}
+    for equation in program.equations:
+        function = instead(equation)
+        if function is None:
+            flat.equations.append(equation)
+            continue
+        start = len(flat.equations)
+        traced = jax.make_jaxpr(function)(*(program.shapes[v] for v in equation.reads))
+        (result,) = flat.inline(traced.jaxpr, flat.constant(traced.consts), equation.reads)
+        # The result keeps its name: whatever reads it stays as it is.
+        (place,) = (
+            place for place, new in enumerate(flat.equations[start:]) if result in new.outputs
+        )
+        last = flat.equations[start + place]
+        flat.equations[start + place] = replace(last, outputs=equation.outputs)
+        written[id(equation)] = tuple(flat.equations[start:])
+    made = replace(
+        program,
+        equations=tuple(flat.equations),
+        shapes=flat.shapes,
+        constants=flat.constants,
+    )
+    return made, written
 
 
 def needed(equations: Sequence[Equation], wanted: Iterable[int]) -> tuple[Equation, ...]:

@@ -206,6 +206,29 @@ def linen() -> Network:
     )
 
 
+def wide() -> Network:
+    """Enough channels for Winograd's convolution, on maps of odd height with uneven padding."""
+
+    def convolved(x: Array, params: Any, padding: Any) -> Array:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        made = lax.conv_general_dilated(
+            x, params["w"], (1, 1), padding, dimension_numbers=numbers
+        )
+        return jax.nn.relu(made + params["b"][None, None, None])
+
+    def apply(params: Any, images: Array) -> Array:
+        x = convolved(images, params["conv1"], ((1, 0), (1, 1)))
+        x = convolved(x, params["conv2"], ((0, 0), (2, 1)))
+        return _dense(x.mean((1, 2)), params["fc"])
+
+    params = {
+        "conv1": _layer(23, 3, 3, 3, 32),
+        "conv2": _layer(24, 3, 3, 32, 40),
+        "fc": _layer(25, 40, CLASSES),
+    }
+    return _pure(apply, params, "wide")
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
-    f.__name__: f for f in (chain, skip, branches, nested, tied, looped, normalised, linen)
+    f.__name__: f for f in (chain, skip, branches, nested, tied, looped, normalised, linen, wide)
 }

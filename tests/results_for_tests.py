@@ -103,7 +103,7 @@ def record(result: xarray.Dataset) -> dict[str, Any]:
         "seeds": result.sizes["seed"],
         "root": 0,
         "metrics": [],
-        "precision": "highest",
+        "precision": "float32",
     }
     return {
         "specification": specification,

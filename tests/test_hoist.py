@@ -27,6 +27,7 @@ CONVOLUTIONS = {
     "looped": {"stem": 1, "stack": 0, "fc": 0},
     "normalised": {"conv1": 2, "norm1": 1, "conv2": 1, "norm2": 0, "fc": 0},
     "linen": {"conv1": 1, "norm1": 0, "fc": 0},
+    "wide": {"conv1": 2, "conv2": 1, "fc": 0},
 }
 # The images that one trial's suffix reads: the shapes of its residuals, without the images' axis.
 RESIDUALS = {
@@ -49,6 +50,19 @@ RESIDUALS = {
         "fc": [(4,)],
     },
     "linen": {"conv1": [(8, 8, 3)], "norm1": [(4, 4, 5)], "fc": [(5,)]},
+    "wide": {"conv1": [(8, 8, 3)], "conv2": [(7, 8, 32)], "fc": [(40,)]},
+}
+# Layers whose kernel enters exactly one product.
+SHARED = {
+    "chain": {"conv1", "conv2", "fc"},
+    "skip": {"stem", "residual", "fc"},
+    "branches": {"stem", "left", "right", "fc"},
+    "nested": {"a", "b", "fc"},
+    "tied": {"stem", "fc"},
+    "looped": {"stem", "fc"},
+    "normalised": {"conv1", "conv2", "fc"},
+    "linen": {"conv1", "fc"},
+    "wide": {"conv1", "conv2", "fc"},
 }
 EVERY_LAYER = [(name, layer) for name, layers in CONVOLUTIONS.items() for layer in layers]
 every_layer = pytest.mark.parametrize(("name", "layer"), EVERY_LAYER)
@@ -60,9 +74,10 @@ def network(name: str) -> jr.Network:
 
 
 @lru_cache
-def parts_of(name: str, layer: str) -> Split:
+def parts_of(name: str, layer: str, reformulate: bool = False) -> Split:
     net = network(name)
-    return split(net, [leaf.path for leaf in net.layers[layer].leaves], IMAGES)
+    paths = [leaf.path for leaf in net.layers[layer].leaves]
+    return split(net, paths, IMAGES, reformulate=reformulate)
 
 
 def images() -> jax.Array:
@@ -109,9 +124,47 @@ def check_composed(name: str, splits: dict[str, Split]) -> None:
             np.testing.assert_allclose(found[layer], expected, rtol=1e-5, atol=1e-5, err_msg=layer)
 
 
+@pytest.mark.parametrize("reformulate", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_parts_make_the_whole(name: str) -> None:
-    check_composed(name, {layer: parts_of(name, layer) for layer in CONVOLUTIONS[name]})
+def test_the_parts_make_the_whole(name: str, reformulate: bool) -> None:
+    check_composed(
+        name, {layer: parts_of(name, layer, reformulate) for layer in CONVOLUTIONS[name]}
+    )
+
+
+@pytest.mark.parametrize("reformulate", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_suffix_can_be_cut_behind_the_product(name: str, reformulate: bool) -> None:
+    net = network(name)
+    cut = {layer: parts_of(name, layer, reformulate) for layer in CONVOLUTIONS[name]}
+    assert {layer for layer, parts in cut.items() if parts.product} == SHARED[name]
+
+    @jax.jit
+    def both(params: Any, damaged: Any, images: jax.Array) -> dict[str, Any]:
+        logits = {}
+        for layer in SHARED[name]:
+            parts, leaves = cut[layer], damaged[layer]
+            shared = parts.shared(params)
+            given = (params, shared, parts.prefix(params, shared, images))
+            path = parts.product.kernel
+            others = {other: leaf for other, leaf in leaves.items() if other != path}
+            product = parts.multiply(leaves[path], *given)
+            whole, in_two = parts.suffix(leaves, *given), parts.suffix(others, *given, product)
+            doubled = parts.multiply(2 * leaves[path], *given) - 2 * product
+            undamaged = parts.multiply(None, *given)
+            logits[layer] = (whole, in_two, doubled, undamaged - product)
+        return logits
+
+    damaged = {}
+    for layer in SHARED[name]:
+        tree = jr.perturb(net, "synapse_knockout", layer=layer, strength=0.5)
+        leaves = dict(zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True))
+        damaged[layer] = {path: leaves[path] for path in cut[layer].damaged}
+    for layer, found in both(net.params, damaged, images()).items():
+        whole, in_two, doubled, difference = found
+        np.testing.assert_allclose(in_two, whole, rtol=1e-5, atol=1e-5, err_msg=layer)
+        np.testing.assert_allclose(doubled, 0, atol=1e-4, err_msg=layer)
+        assert np.abs(difference).max() > 1e-2, layer
 
 
 @every_layer

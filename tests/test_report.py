@@ -148,7 +148,7 @@ def test_the_page_says_what_was_run_and_found(run: Path, page: Page) -> None:
         "2025-01-02",
         "a small one (cpu)",
         "jax 0.10.0",
-        "highest",
+        "float32",
         "feed",
         "beef",
         "cafe",

@@ -14,6 +14,7 @@ ROOMS = (
     "text",
     "jaxprs",
     "convolutions",
+    "rounding",
     "preprocessing",
     "layers",
     "network",

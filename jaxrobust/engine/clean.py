@@ -21,6 +21,7 @@ from jaxrobust.engine.spec import Metric
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hoist import split
 from jaxrobust.network import Network
+from jaxrobust.rounding import PrecisionMode
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -110,6 +111,7 @@ def evaluate_clean(
     block: int,
     *,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
+    precision: PrecisionMode = "float32",
     memory: int | None = None,
 ) -> Clean:
     """Runs the undamaged network once over all images.
@@ -118,6 +120,7 @@ def evaluate_clean(
         network, images: what is evaluated.
         block: consecutive images that are counted together.
         metrics: the user's own metrics by name.
+        precision: of matrix products and convolutions.
         memory: bytes that it may use; by default half of what is free.
 
     Raises:
@@ -128,7 +131,7 @@ def evaluate_clean(
     whole = split(network, (), block)
     size = images_per_step(whole, count, images=count, memory=memory)
     _check_independent(network, images)
-    forward = _forward(network, size)
+    forward = _forward(network, size, precision)
     blocks = blocks_per_step(size, block)
 
     @jax.jit
@@ -152,8 +155,10 @@ def evaluate_clean(
     return Clean(np.concatenate(rows)[:count], sums)
 
 
-def _forward(network: Network, size: int) -> Callable[[Any, Array], Array]:
-    parts = split(network, (), size)
+def _forward(
+    network: Network, size: int, precision: PrecisionMode = "float32"
+) -> Callable[[Any, Array], Array]:
+    parts = split(network, (), size, precision=precision)
 
     def forward(params: Any, inputs: Array) -> Array:
         shared = parts.shared(params)

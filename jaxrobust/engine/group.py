@@ -85,9 +85,10 @@ class Group:
     ) -> None:
         self.job, self.clean, self.number = job, clean, number
         self.layers, self.swept = layers, swept
-        network, spec, hoist = job.network, job.spec, job.options.hoist
+        network, spec = job.network, job.spec
+        how = {"hoist": job.options.hoist, "precision": spec.precision}
         self.plan = plan = make_plan(
-            split(network, touched, spec.block, hoist=hoist),
+            split(network, touched, spec.block, **how),
             layers,
             [(each.perturbation, len(each.trials)) for each in swept],
             images=spec.images,
@@ -95,7 +96,7 @@ class Group:
             seeds=spec.seeds,
             options=job.options,
         )
-        parts = split(network, touched, plan.images_per_step, hoist=hoist)
+        parts = split(network, touched, plan.images_per_step, **how)
         self._kernel = None
         if parts.product and job.options.share:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}

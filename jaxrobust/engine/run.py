@@ -30,7 +30,12 @@ def run(job: Job, state: State, plans: list[dict[str, Any]]) -> None:
     spec = job.spec
     job.report("undamaged", 0, 0)
     clean = evaluate_clean(
-        job.network, job.images, spec.block, metrics=job.metrics, memory=job.options.memory
+        job.network,
+        job.images,
+        spec.block,
+        metrics=job.metrics,
+        precision=spec.precision,
+        memory=job.options.memory,
     )
     state.clean.update(clean.sums)
     swept = Swept.of(spec, job.perturbations)

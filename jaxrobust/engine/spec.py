@@ -17,9 +17,10 @@ import numpy as np
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Selector, select
-from jaxrobust.network import PRECISION, Network
+from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Perturbation, check_fits, decimal, find
+from jaxrobust.rounding import PrecisionMode, check_mode
 
 DEFAULT_BLOCK = 50
 # What a result calls its own variables and dimensions.
@@ -48,7 +49,7 @@ class Specification:
         seeds: how many random draws, with indices 0 … seeds - 1.
         root: the root of all random keys.
         metrics: names of the user's own metrics.
-        precision: of matrix products and convolutions.
+        precision: what the operands of matrix products and convolutions are rounded to.
     """
 
     network: str
@@ -64,7 +65,7 @@ class Specification:
     seeds: int
     root: int
     metrics: tuple[str, ...]
-    precision: str = PRECISION
+    precision: PrecisionMode = "float32"
 
     @property
     def blocks(self) -> int:
@@ -182,6 +183,7 @@ def specify(
     root: int,
     block: int,
     metrics: Mapping[str, Metric],
+    precision: PrecisionMode = "float32",
     report: Report = silent,
 ) -> Specification:
     """Checks that a sweep can be run as asked, and writes down what it is.
@@ -192,6 +194,7 @@ def specify(
         perturbations: from `resolve_perturbations`.
         strengths: from `resolve_strengths`.
         metrics: the user's own metrics by name.
+        precision: of matrix products and convolutions.
         report: called while the images are read for their fingerprint.
 
     Raises:
@@ -200,6 +203,7 @@ def specify(
     for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
         if not isinstance(value, int | np.integer) or not least <= value < 2**32:
             raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
+    check_mode(precision)
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
     for name, metric in metrics.items():
@@ -222,6 +226,7 @@ def specify(
         seeds=int(seeds),
         root=int(root),
         metrics=tuple(metrics),
+        precision=precision,
     )
 
 

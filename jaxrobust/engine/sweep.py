@@ -36,6 +36,7 @@ from jaxrobust.layers import Selector
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.results import check_new_run, make_dataset, sum_blocks, write_run
+from jaxrobust.rounding import PrecisionMode, check_mode
 from jaxrobust.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def sweep(
     root: int = 0,
     block: int = DEFAULT_BLOCK,
     metrics: Mapping[str, Metric] | None = None,
+    precision_mode: PrecisionMode = "float32",
     run_dir: str | Path | None = None,
     blocks: bool = False,
     options: Options | None = None,
@@ -77,6 +79,9 @@ def sweep(
         block: consecutive images that are counted together.
         metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
             user's own, traced by JAX.
+        precision_mode: what the operands of matrix products and convolutions are rounded to:
+            "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
+            faster; sums are kept in float32.
         run_dir: a new folder for `sweep.json`, `results.nc` and `results.csv`; what is done when
             the sweep is interrupted is written there too.
         blocks: keep the dimension `block` in the result.
@@ -112,6 +117,7 @@ def sweep(
         root=root,
         block=block,
         metrics=metrics,
+        precision=precision_mode,
         report=report,
     )
     State.check_size(spec, options.budget)
@@ -226,6 +232,7 @@ def evaluate(
     images: Any,
     *,
     block: int = DEFAULT_BLOCK,
+    precision_mode: PrecisionMode = "float32",
     report: Report = silent,
 ) -> Evaluation:
     """Counts what the undamaged network gets right.
@@ -234,6 +241,7 @@ def evaluate(
         network: any network.
         images: a data source, or a slice of one.
         block: images per batch.
+        precision_mode: as for `sweep`.
         report: called with what is being done, images done and all of them.
 
     Raises:
@@ -243,9 +251,11 @@ def evaluate(
         raise SpecificationError(f"no images in {images.name}")
     if block < 1:
         raise SpecificationError(f"block {block}: a whole number from 1 is needed")
+    check_mode(precision_mode)
     keep_compiled_programs()
     source = images.with_classes(network.class_names, network.classes)
-    sums = evaluate_clean(network, Images.decode(network, source, report), block).sums
+    decoded = Images.decode(network, source, report)
+    sums = evaluate_clean(network, decoded, block, precision=precision_mode).sums
     total = {name: values.sum(dtype=float) for name, values in sums.items()}
     seen = int(total["images"])
 

@@ -216,7 +216,7 @@ def test_a_run_says_what_it_was(net: jr.Network, source: jr.ImageSource, tmp_pat
     assert record["finished"] is True
     assert record["hash"] == Specification.from_json(record["specification"]).hash
     assert record["hash"] == result.attrs["specification"]
-    assert record["specification"]["precision"] == "highest"
+    assert record["specification"]["precision"] == "float32"
     assert record["specification"]["data_fingerprint"] == source.fingerprint()
     assert record["versions"]["jax"] == jax.__version__
     assert record["device"]["platform"] == jax.devices()[0].platform

@@ -1,0 +1,42 @@
+"""Damage that acts linearly on a kernel, against the damaged kernel itself."""
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from networks_for_tests import NETWORKS
+
+from jaxrobust.perturbations import REGISTRY, damage, draw, linear_damage
+
+LINEAR = [name for name, each in REGISTRY.items() if each.acts and name.isidentifier()]
+STRENGTHS = [Decimal(s) for s in ("0.3", "0.3", "0.7", "1")]
+SEED_OF = np.asarray([0, 1, 1, 0], np.int32)
+
+
+def test_there_are_such_perturbations() -> None:
+    assert set(LINEAR) == {"weight_noise", "node_knockout", "unit_silencing"}
+
+
+@pytest.mark.parametrize("layer", ["conv1", "fc"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_kernel_follows_from_scales_directions_and_factors(name: str, layer: str) -> None:
+    perturbation, damaged_layer = REGISTRY[name], NETWORKS["normalised"]().layers[layer]
+    kernel = damaged_layer.kernel
+    assert kernel is not None
+    (noise,) = draw(perturbation, [damaged_layer], 0, np.arange(2, dtype=np.uint32))
+    expected = damage(perturbation, [damaged_layer], [noise], SEED_OF, STRENGTHS)
+    found = linear_damage(perturbation, damaged_layer, kernel, noise, SEED_OF, STRENGTHS)
+
+    whole = expected.pop(kernel.path)
+    assert found.leaves.keys() == expected.keys() and expected
+    for path, leaf in expected.items():
+        assert np.array_equal(leaf, found.leaves[path]), path
+
+    made = np.stack([np.asarray(kernel.value)] * 4)
+    if found.scales is not None:
+        directions = np.asarray(noise[kernel.path])[SEED_OF]
+        made = made + found.scales.reshape(-1, *[1] * (made.ndim - 1)) * directions
+    if found.factors is not None:
+        made = made * np.asarray(found.factors).reshape(4, *kernel.unit_shape)
+    np.testing.assert_allclose(made, whole, rtol=1e-6, atol=1e-6)
+    assert not np.allclose(made, np.asarray(kernel.value), atol=1e-3)

@@ -1,0 +1,98 @@
+"""Convolutions computed in other ways give what the definition gives."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxrobust.convolutions import faster, transformed, winograd
+from jaxrobust.jaxprs import Equation, Program, rewrite, run, trace
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def arrays(images: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    random = np.random.default_rng(sum(images) + sum(kernel))
+    x, w = (jnp.asarray(random.normal(size=s), jnp.float32) for s in (images, kernel))
+    return x, w
+
+
+def by_definition(x: Any, w: Any, stride: int, padding: Any) -> np.ndarray:
+    """Sums over windows, in float64."""
+    x = np.pad(np.asarray(x, np.float64), ((0, 0), *padding, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[:2], axis=(1, 2))
+    return np.einsum("nhwcij,ijcu->nhwu", windows[:, ::stride, ::stride], np.asarray(w, np.float64))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (4, 5), (7, 7), (2, 9)])
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 3))])
+def test_winograd_is_a_convolution(size: tuple[int, int], padding: Any) -> None:
+    x, w = arrays((2, *size, 5), (3, 3, 5, 6))
+    expected = by_definition(x, w, 1, padding) if min(np.add(size, np.sum(padding, 1))) > 2 else []
+    if not len(expected):
+        pytest.skip("no window fits into such an image")
+    found = winograd(x, transformed(w), padding=padding)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def program_of(stride: int, padding: Any, images: Any, kernel: Any, **options: Any) -> Program:
+    def apply(w: Any, x: Any) -> Any:
+        return lax.conv_general_dilated(
+            x, w, (stride, stride), padding, dimension_numbers=NHWC, **options
+        )
+
+    return trace(apply, kernel, jax.ShapeDtypeStruct(images.shape, images.dtype))
+
+
+REWRITTEN = {
+    "3×3": (1, ((1, 1), (1, 1)), (2, 9, 8, 32), (3, 3, 32, 33)),
+    "3×3, many channels on a large map": (1, ((1, 1), (1, 1)), (1, 60, 60, 256), (3, 3, 256, 256)),
+    "few outputs of 3 channels": (2, ((2, 1), (0, 2)), (2, 11, 10, 3), (5, 5, 3, 24)),
+}
+LEFT_ALONE = {
+    "stride": (2, ((1, 1), (1, 1)), (2, 9, 8, 32), (3, 3, 32, 32)),
+    "few channels": (1, ((1, 1), (1, 1)), (2, 9, 8, 8), (3, 3, 8, 32)),
+    "large map": (1, ((1, 1), (1, 1)), (1, 60, 60, 32), (3, 3, 32, 32)),
+    "5×5": (1, ((2, 2), (2, 2)), (2, 9, 8, 32), (5, 5, 32, 32)),
+    "one channel": (1, ((2, 2), (2, 2)), (2, 9, 8, 1), (5, 5, 1, 20)),
+}
+
+
+@pytest.mark.parametrize("case", REWRITTEN)
+def test_what_is_rewritten_computes_the_same(case: str) -> None:
+    stride, padding, images, kernel = REWRITTEN[case]
+    x, w = arrays(images, kernel)
+    program = program_of(stride, padding, x, w)
+    made, written = rewrite(program, lambda equation: faster(equation, program))
+    assert len(written) == 1
+    values = {made.parameters[0]: w, made.images: x, **made.constants}
+    (found,) = run(made.equations, values, [made.output])
+    expected = by_definition(x, w, stride, padding)
+    np.testing.assert_allclose(found, expected, atol=3e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", LEFT_ALONE)
+def test_what_would_not_be_faster_is_left_alone(case: str) -> None:
+    stride, padding, images, kernel = LEFT_ALONE[case]
+    program = program_of(stride, padding, *arrays(images, kernel))
+    assert all(faster(equation, program) is None for equation in program.equations)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rhs_dilation": (2, 2)}, {"lhs_dilation": (2, 2)}, {"feature_group_count": 2}]
+)
+def test_dilated_and_grouped_convolutions_are_left_alone(options: dict[str, Any]) -> None:
+    x, w = arrays((2, 9, 8, 64), (3, 3, 64 // options.get("feature_group_count", 1), 64))
+    program = program_of(1, ((1, 1), (1, 1)), x, w, **options)
+    assert all(faster(equation, program) is None for equation in program.equations)
+
+
+def test_half_precision_is_left_alone() -> None:
+    x, w = (array.astype(jnp.bfloat16) for array in arrays((2, 9, 8, 32), (3, 3, 32, 32)))
+    program = program_of(1, ((1, 1), (1, 1)), x, w)
+    (equation,) = program.equations
+    assert isinstance(equation, Equation) and faster(equation, program) is None
