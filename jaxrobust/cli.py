@@ -88,9 +88,7 @@ class Evaluate:
         network = _load(self.network, self.resize)
         with work_progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
-            found = evaluate(
-                network, images, precision_mode=self.precision_mode, report=report
-            )
+            found = evaluate(network, images, precision_mode=self.precision_mode, report=report)
         counts: dict[str, Any] = {"images": found.images, "top1": found.top1, "top5": found.top5}
         if self.skip_broken:
             counts["left_out"] = list(images.left_out)

@@ -118,9 +118,7 @@ def winograd(
     images = lax.pad(images, jnp.zeros((), images.dtype), borders)
 
     def every_second(x: Array, axis: int, tiles: int) -> list[Array]:
-        return [
-            lax.slice_in_dim(x, start, start + 2 * tiles - 1, 2, axis) for start in range(4)
-        ]
+        return [lax.slice_in_dim(x, start, start + 2 * tiles - 1, 2, axis) for start in range(4)]
 
     products = []
     for row in _differences(every_second(images, 1, down)):

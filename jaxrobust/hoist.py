@@ -62,16 +62,14 @@ class Product:
         """The variable of the product."""
         return self.equations[-1].outputs[0]
 
-    def written_as(
-        self, instead: Mapping[int, tuple[Equation, ...]], damaged: Collection[int]
-    ) -> Product:
+    def written_as(self, instead: Mapping[int, tuple[Equation, ...]], damaged: set[int]) -> Product:
         """The same product with other equations in the place of some, by their `id`.
 
         What these do to the other operand alone is no part of it.
         """
         new = chain.from_iterable(instead.get(id(each), (each,)) for each in self.equations)
         return replace(
-            self, equations=tuple(each for each in new if damaged.intersection(each.outputs))
+            self, equations=tuple(each for each in new if not damaged.isdisjoint(each.outputs))
         )
 
 
@@ -168,6 +166,11 @@ class Split:
             done = set(map(id, self._product.equations))
             equations = [equation for equation in equations if id(equation) not in done]
         return run(equations, values, [self.program.output])[0]
+
+    @property
+    def unit_axis(self) -> int:
+        """The axis of the product that counts the kernel's output units."""
+        return self._product.unit_axis
 
     @property
     def _product(self) -> Product:
@@ -324,11 +327,12 @@ def _product_of(
 
 def _unit_axis(equation: Equation, kernel: int, program: Program) -> int | None:
     """The axis of a product that counts the kernel's output units, if exactly one does."""
-    numbers, position = equation.params.get("dimension_numbers"), equation.inputs.index(kernel)
+    position = equation.inputs.index(kernel)
     if equation.primitive == "conv_general_dilated" and position == 1:
-        return numbers.out_spec[1]
+        return equation.params["dimension_numbers"].out_spec[1]
     if equation.primitive == "dot_general":
-        (contracted, batch), rank = numbers, len(program.shapes[kernel].shape)
+        contracted, batch = equation.params["dimension_numbers"]
+        rank = len(program.shapes[kernel].shape)
         if rank - len(contracted[position]) == 1 and not batch[position]:
             last = len(program.shapes[equation.outputs[0]].shape) - 1
             return last if position == 1 else 0

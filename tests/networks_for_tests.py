@@ -211,9 +211,7 @@ def wide() -> Network:
 
     def convolved(x: Array, params: Any, padding: Any) -> Array:
         numbers = ("NHWC", "HWIO", "NHWC")
-        made = lax.conv_general_dilated(
-            x, params["w"], (1, 1), padding, dimension_numbers=numbers
-        )
+        made = lax.conv_general_dilated(x, params["w"], (1, 1), padding, dimension_numbers=numbers)
         return jax.nn.relu(made + params["b"][None, None, None])
 
     def apply(params: Any, images: Array) -> Array:

@@ -27,13 +27,11 @@ def by_definition(x: Any, w: Any, stride: int, padding: Any) -> np.ndarray:
     return np.einsum("nhwcij,ijcu->nhwu", windows[:, ::stride, ::stride], np.asarray(w, np.float64))
 
 
-@pytest.mark.parametrize("size", [(3, 3), (4, 5), (7, 7), (2, 9)])
+@pytest.mark.parametrize("size", [(3, 3), (4, 5), (7, 7), (3, 9)])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 3))])
 def test_winograd_is_a_convolution(size: tuple[int, int], padding: Any) -> None:
     x, w = arrays((2, *size, 5), (3, 3, 5, 6))
-    expected = by_definition(x, w, 1, padding) if min(np.add(size, np.sum(padding, 1))) > 2 else []
-    if not len(expected):
-        pytest.skip("no window fits into such an image")
+    expected = by_definition(x, w, 1, padding)
     found = winograd(x, transformed(w), padding=padding)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-5)

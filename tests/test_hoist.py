@@ -146,6 +146,7 @@ def test_the_suffix_can_be_cut_behind_the_product(name: str, reformulate: bool) 
             parts, leaves = cut[layer], damaged[layer]
             shared = parts.shared(params)
             given = (params, shared, parts.prefix(params, shared, images))
+            assert parts.product
             path = parts.product.kernel
             others = {other: leaf for other, leaf in leaves.items() if other != path}
             product = parts.multiply(leaves[path], *given)

@@ -1,6 +1,7 @@
 """Products of rounded numbers, against numbers rounded by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,6 @@ from sweeps_for_tests import refusal, save
 
 import jaxrobust as jr
 from jaxrobust.hoist import split
-
-TYPES = {"bfloat16": ml_dtypes.bfloat16, "tensorfloat32": None}
 
 
 def rounded_by_hand(values: np.ndarray, mode: str) -> np.ndarray:
@@ -38,8 +37,8 @@ def test_operands_are_rounded_and_sums_are_not(mode: str) -> None:
     for name, stride in (("conv1", 2), ("conv2", 1)):
         x, weights = rounded_by_hand(x, mode), layer(name)
         x = jax.lax.conv_general_dilated(
-            x,
-            rounded_by_hand(weights["w"], mode),
+            jnp.asarray(x),
+            jnp.asarray(rounded_by_hand(weights["w"], mode)),
             (stride, stride),
             "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -58,7 +57,9 @@ def test_operands_are_rounded_and_sums_are_not(mode: str) -> None:
 def test_a_sweep_says_what_it_rounded_to(tmp_path: Path) -> None:
     net, source = NETWORKS["chain"](), save(tmp_path / "images.npz")
     run = tmp_path / "run"
-    grid = dict(perturbations="weight_noise", layers="conv2", strengths=[1], seeds=1)
+    grid: dict[str, Any] = dict(
+        perturbations=["weight_noise"], layers="conv2", strengths=[1], seeds=1
+    )
     short = jr.sweep(net, source, precision_mode="bfloat16", run_dir=run, **grid)
     assert '"precision": "bfloat16"' in (run / "sweep.json").read_text()
     exact = jr.sweep(net, source, **grid)

@@ -54,9 +54,9 @@ class Chunk:
     steps: tuple[Step, ...]
 
 
-def is_linear(perturbation: Perturbation, kernel: Leaf | None) -> bool:
+def is_linear(perturbation: Perturbation, kernel: Leaf) -> bool:
     """Whether trials can share the product that the kernel enters."""
-    return perturbation.acts is not None and kernel is not None and kernel.dtype == np.float32
+    return perturbation.acts is not None and kernel.dtype == np.float32
 
 
 def chunks(
@@ -76,13 +76,15 @@ def chunks(
         swept: perturbations that touch the same leaves of the layers.
     """
     for each in swept:
-        make = _linear if is_linear(each.perturbation, kernel) else _general
         count = min(plan.seeds_per_draw, each.seeds)
         for first in range(0, each.seeds, count):
             # The last group is padded with draws that nobody uses, so nothing is recompiled.
             seeds = np.arange(first, first + count, dtype=np.uint32)
             noise = draw(each.perturbation, layers, spec.root, seeds)
-            yield from make(spec, plan, layers, kernel, each, seeds, noise)
+            if kernel is not None and is_linear(each.perturbation, kernel):
+                yield from _linear(spec, plan, layers[0], kernel, each, seeds, noise[0])
+            else:
+                yield from _general(spec, plan, layers, kernel, each, seeds, noise)
 
 
 def _general(
@@ -105,13 +107,12 @@ def _general(
 def _linear(
     spec: Specification,
     plan: Plan,
-    layers: Sequence[Layer],
+    layer: Layer,
     kernel: Leaf,
     each: Swept,
     seeds: np.ndarray,
-    noise: list[Any],
+    noise: Any,
 ) -> Iterator[Chunk]:
-    (layer,), (noise,) = layers, noise
     width = plan.trials_per_step
     together = min(max(width // len(each.columns), 1), len(seeds))
     for start in range(0, len(seeds), together):
@@ -119,9 +120,7 @@ def _linear(
         steps = []
         for trials in batches(each.of_seeds(first, together), width):
             rows, strengths = _padded(spec, trials, first, width)
-            linear = linear_damage(
-                each.perturbation, layer, kernel, noise, rows + start, strengths
-            )
+            linear = linear_damage(each.perturbation, layer, kernel, noise, rows + start, strengths)
             steps.append(Step(trials, linear.leaves, linear, rows))
         if steps:
             directions = None

@@ -135,9 +135,7 @@ def evaluate_clean(
     blocks = blocks_per_step(size, block)
 
     @jax.jit
-    def sums_of(
-        logits: Array, labels: Array, present: Array, block_of: Array
-    ) -> dict[str, Array]:
+    def sums_of(logits: Array, labels: Array, present: Array, block_of: Array) -> dict[str, Array]:
         predictions = jnp.argmax(logits, 1).astype(jnp.int32)
         return score(logits, labels, present, predictions, logits, block_of, blocks, metrics)
 

@@ -1,20 +1,22 @@
-"""Compiling little: programs are kept on the disk, and compiled ahead in the background."""
+"""Compiling little and in the background; work on other threads."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import jax
 
 from jaxrobust.data.cache import cache_folder
 
 _Item = TypeVar("_Item")
+_Given = ParamSpec("_Given")
 
 
 def keep_compiled_programs() -> None:
@@ -23,7 +25,7 @@ def keep_compiled_programs() -> None:
     Programs for CPUs are kept apart by what the CPU can do, as the folder may be one of several
     machines. Nothing is done where the user has configured the cache.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     name = f"{platform.machine()}-{hashlib.sha256(_cpu_features()).hexdigest()[:12]}"
     folder = cache_folder() / "programs" / name
@@ -43,17 +45,24 @@ def _cpu_features() -> bytes:
     return next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
 
 
+def on_this_device(function: Callable[_Given, _Item]) -> Callable[_Given, _Item]:
+    """The function for other threads, where JAX's default device is still that of this one."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+
+    @functools.wraps(function)
+    def there(*arguments: _Given.args, **options: _Given.kwargs) -> _Item:
+        with jax.default_device(device):
+            return function(*arguments, **options)
+
+    return there
+
+
 def one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     """The same items, each made on a background thread while the one before is being used."""
-    device = jax.config.jax_default_device  # such settings belong to a thread
-
-    def following(iterator: Iterator[_Item]) -> list[_Item]:
-        with jax.default_device(device):
-            return list(islice(iterator, 1))
-
     iterator = iter(items)
+    following = on_this_device(lambda: list(islice(iterator, 1)))
     with ThreadPoolExecutor(1) as pool:
-        made = pool.submit(following, iterator)
+        made = pool.submit(following)
         while item := made.result():
-            made = pool.submit(following, iterator)
+            made = pool.submit(following)
             yield item[0]

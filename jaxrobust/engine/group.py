@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrobust.engine.chunks import chunks, is_linear
+from jaxrobust.engine.chunks import Chunk, Step, chunks, is_linear
 from jaxrobust.engine.clean import Clean, blocks_per_step
+from jaxrobust.engine.compiling import on_this_device
 from jaxrobust.engine.job import Job, Swept, batches
 from jaxrobust.engine.plan import make_plan
 from jaxrobust.engine.score import score
@@ -21,8 +24,10 @@ from jaxrobust.layers import Layer
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-# Steps that are under way on the device while the host adds up the sums of earlier ones.
-_UNDER_WAY = 2
+# Steps that run side by side: one program alone leaves a CPU's cores idle between its loops, and an
+# accelerator idle while the host adds up sums. More wait, so that a thread that is free has one.
+_SIDE_BY_SIDE = 3
+_UNDER_WAY = 5
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,13 @@ class Sums:
         row: index of the perturbation.
         trials: the (strength column, seed) of each trial.
         first_block: the block that the first sums are of.
-        values: quantity -> [trials, blocks], padding not yet cut off.
+        values: quantity -> [trials, blocks], on the host, padding not yet cut off.
     """
 
     row: int
     trials: tuple[tuple[int, int], ...]
     first_block: int
-    values: dict[str, Array]
+    values: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ class Group:
         if parts.product and job.options.share:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
             self._kernel = leaves[parts.product.kernel]
-        sharing = any(is_linear(each.perturbation, self._kernel) for each in swept)
+        kernel = self._kernel
+        sharing = bool(kernel) and any(is_linear(each.perturbation, kernel) for each in swept)
         blocks = blocks_per_step(plan.images_per_step, spec.block)
 
         def prefix(params: Any, shared: Any, inputs: Array) -> tuple[list[Array], Array | None]:
@@ -119,8 +125,9 @@ class Group:
                 own = product if scale is None else product + scale * directions[row]
                 if factor is None:
                     return own
-                axis = parts.product.unit_axis
-                return own * factor.reshape([-1 if i == axis else 1 for i in range(own.ndim)])
+                shape = [1] * own.ndim
+                shape[parts.unit_axis] = -1
+                return own * factor.reshape(shape)
 
             return jax.vmap(one_trial)(rows, scales, factors)
 
@@ -138,32 +145,43 @@ class Group:
         self._mix, self._finish = jax.jit(mix), jax.jit(finish)
 
     def steps(self) -> Iterator[Sums]:
-        """Runs everything; a few steps are under way while the caller adds up earlier ones."""
-        job, plan = self.job, self.plan
-        made = chunks(job.spec, plan, self.layers, self._kernel, self.swept)
+        """Runs everything; some steps are under way while the caller adds up earlier ones."""
+        under_way: deque[Future[Sums]] = deque()
+        run = on_this_device(self._run)
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            for work in self._work():
+                under_way.append(pool.submit(run, *work))
+                if len(under_way) > _UNDER_WAY:
+                    yield under_way.popleft().result()
+            for sums in under_way:
+                yield sums.result()
+
+    def _work(self) -> Iterator[tuple[Chunk, Step, _Data, Array | None]]:
+        """Every step, with the images that it looks at and what its chunk was multiplied to."""
+        plan = self.plan
+        made = chunks(self.job.spec, plan, self.layers, self._kernel, self.swept)
         held: dict[int, _Data] = {}
-        under_way: deque[Sums] = deque()
         for round in batches(made, plan.steps_per_round):
-            for start in range(0, job.spec.images, plan.images_per_step):
+            for start in range(0, self.job.spec.images, plan.images_per_step):
                 data = held.get(start) or self._data(start)
                 if plan.keep_residuals:
                     held[start] = data
-                given = (job.network.params, self._shared, data.residuals)
                 for chunk in round:
                     products = None
                     if chunk.kernels is not None:
-                        products = self._multiply(chunk.kernels, *given)
+                        products = self._multiply(chunk.kernels, *self._given(data))
                     for step in chunk.steps:
-                        own = products
-                        if linear := step.linear:
-                            own = self._mix(
-                                data.product, products, step.rows, linear.scales, linear.factors
-                            )
-                        values = self._finish(own, step.leaves, *given, *data.scoring)
-                        under_way.append(Sums(chunk.row, step.trials, data.first_block, values))
-                        if len(under_way) > _UNDER_WAY:
-                            yield under_way.popleft()
-        yield from under_way
+                        yield chunk, step, data, products
+
+    def _run(self, chunk: Chunk, step: Step, data: _Data, products: Array | None) -> Sums:
+        if linear := step.linear:
+            products = self._mix(data.product, products, step.rows, linear.scales, linear.factors)
+        found = self._finish(products, step.leaves, *self._given(data), *data.scoring)
+        values = {name: np.asarray(value) for name, value in found.items()}
+        return Sums(chunk.row, step.trials, data.first_block, values)
+
+    def _given(self, data: _Data) -> tuple[Any, Any, list[Array]]:
+        return self.job.network.params, self._shared, data.residuals
 
     def _data(self, start: int) -> _Data:
         job = self.job

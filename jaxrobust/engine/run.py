@@ -7,8 +7,6 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from jaxrobust.engine.allocator import keep_freed_memory
 from jaxrobust.engine.clean import Clean, evaluate_clean
 from jaxrobust.engine.compiling import one_ahead
@@ -53,9 +51,8 @@ def run(job: Job, state: State, plans: list[dict[str, Any]]) -> None:
         names = [each.perturbation.name for each in group.swept]
         plans.append({"layers": name, "perturbations": names, **asdict(group.plan)})
         for step in steps:
-            values = {quantity: np.asarray(value) for quantity, value in step.values.items()}
             for position, (column, seed) in enumerate(step.trials):
-                own = {quantity: value[position] for quantity, value in values.items()}
+                own = {quantity: value[position] for quantity, value in step.values.items()}
                 state.add((step.row, group.number, column, seed), step.first_block, own)
                 done += int(own["images"].sum())
             job.report(name, done, total)

@@ -18,8 +18,8 @@ import numpy as np
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.compiling import keep_compiled_programs
-from jaxrobust.engine.plan import Options
 from jaxrobust.engine.job import Job
+from jaxrobust.engine.plan import Options
 from jaxrobust.engine.run import run
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,

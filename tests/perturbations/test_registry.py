@@ -18,7 +18,7 @@ from scipy import stats
 import jaxrobust as jr
 from jaxrobust.layers import Layer, layer_table
 from jaxrobust.perturbations import REGISTRY, Perturbation, damage, draw
-from jaxrobust.perturbations.base import trial_key
+from jaxrobust.perturbations.trials import trial_key
 
 KNOCKOUTS = ("synapse_knockout", "node_knockout", "unit_silencing")
 COUNTED = (*KNOCKOUTS, "resample")
