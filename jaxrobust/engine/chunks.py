@@ -54,9 +54,9 @@ class Chunk:
     steps: tuple[Step, ...]
 
 
-def is_linear(perturbation: Perturbation, kernel: Leaf) -> bool:
-    """Whether trials can share the product that the kernel enters."""
-    return perturbation.acts is not None and kernel.dtype == np.float32
+def is_linear(perturbation: Perturbation, layers: Sequence[Layer], kernel: Leaf) -> bool:
+    """Whether trials that damage these layers can share the product that the kernel enters."""
+    return perturbation.acts is not None and len(layers) == 1 and kernel.dtype == np.float32
 
 
 def chunks(
@@ -81,7 +81,7 @@ def chunks(
             # The last group is padded with draws that nobody uses, so nothing is recompiled.
             seeds = np.arange(first, first + count, dtype=np.uint32)
             noise = draw(each.perturbation, layers, spec.root, seeds)
-            if kernel is not None and is_linear(each.perturbation, kernel):
+            if kernel is not None and is_linear(each.perturbation, layers, kernel):
                 yield from _linear(spec, plan, layers[0], kernel, each, seeds, noise[0])
             else:
                 yield from _general(spec, plan, layers, kernel, each, seeds, noise)

@@ -107,7 +107,9 @@ class Group:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
             self._kernel = leaves[parts.product.kernel]
         kernel = self._kernel
-        sharing = bool(kernel) and any(is_linear(each.perturbation, kernel) for each in swept)
+        sharing = bool(kernel) and any(
+            is_linear(each.perturbation, layers, kernel) for each in swept
+        )
         blocks = blocks_per_step(plan.images_per_step, spec.block)
 
         def prefix(params: Any, shared: Any, inputs: Array) -> tuple[list[Array], Array | None]:

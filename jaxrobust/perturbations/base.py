@@ -23,6 +23,9 @@ Amounts = dict[str, Any]
 Draw = Callable[[Any, Layer], Any]
 
 
+_ACTS = ("affine", "units")
+
+
 def own_leaves(layer: Layer) -> tuple[Leaf, ...]:
     """The damageable leaves of the layer itself: what a perturbation touches by default."""
     return layer.leaves
@@ -63,6 +66,10 @@ class Perturbation:
     acts: Literal["affine", "units"] | None = None
     warning: Callable[[Layer], str] = lambda layer: ""
     import_path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.acts not in (None, *_ACTS):
+            raise SpecificationError(unknown("way to act", str(self.acts), _ACTS))
 
     @property
     def description(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -98,19 +98,23 @@ def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Dec
     made = jax.eval_shape(lambda *given: dict(perturbation.apply(*given)), touched, noise, first)
     for path in touched.keys() | made.keys():
         before, after = touched.get(path), made.get(path)
-        if (
-            before is None
-            or after is None
-            or (before.shape, before.dtype)
-            != (
-                after.shape,
-                after.dtype,
-            )
-        ):
+        if before is None or after is None or _kind(before) != _kind(after):
             raise SpecificationError(
                 f"{where}: apply was given {path} as {before} and returned {after}; "
                 "the same leaves, shapes and dtypes are needed"
             )
+    if perturbation.acts == "affine":
+        for path, leaf in touched.items():
+            direction = noise.get(path) if isinstance(noise, Mapping) else None
+            if getattr(direction, "shape", None) != leaf.shape:
+                raise SpecificationError(
+                    f"{where}: it acts affinely, so that noise[{path!r}] must have the leaf's "
+                    f"shape, {leaf.shape}; found {direction}"
+                )
+
+
+def _kind(array: Any) -> tuple[Any, Any]:
+    return array.shape, array.dtype
 
 
 def draw(

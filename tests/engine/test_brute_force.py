@@ -99,6 +99,27 @@ def test_every_perturbation_counts_what_a_loop_counts(source: jr.ImageSource) ->
     check(result, "normalised", source, list(REGISTRY))
 
 
+def test_a_layer_damaged_with_its_normalisation_counts_what_a_loop_counts(
+    source: jr.ImageSource,
+) -> None:
+    net, apply = forward("normalised")
+    names = ["weight_noise", "node_knockout"]
+    group = {"both": ["conv1", "norm1"]}
+    with pytest.warns(UserWarning, match="unit_silencing"):
+        result = jr.sweep(net, source, perturbations=names, layers=group, strengths=[0.5], seeds=2)
+    batch, labels = net.prepare(source)
+    with jax.default_matmul_precision("highest"):
+        clean = np.asarray(apply(net.params, batch))
+        for name in names:
+            for seed in range(2):
+                damaged = jr.perturb(net, name, layer=group["both"], strength=0.5, seed=seed)
+                by_hand = count_by_hand(np.asarray(apply(damaged, batch)), labels, clean)
+                found = result.sel(perturbation=name, layer="both", strength=0.5, seed=seed)
+                for quantity in ("top1", "top5", "changed"):
+                    assert int(found[quantity]) == by_hand[quantity], (name, seed, quantity)
+                np.testing.assert_allclose(float(found["loss"]), by_hand["loss"], rtol=1e-5)
+
+
 WAYS = {
     "one block": (64, jr.Options()),
     "single images": (1, jr.Options(images_per_step=1)),

@@ -1,12 +1,23 @@
 """Damage that acts linearly on a kernel, against the damaged kernel itself."""
 
 from decimal import Decimal
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks_for_tests import NETWORKS
 
-from jaxrobust.perturbations import REGISTRY, damage, draw, linear_damage
+from jaxrobust.errors import SpecificationError
+from jaxrobust.perturbations import (
+    REGISTRY,
+    Perturbation,
+    check_fits,
+    damage,
+    draw,
+    linear_damage,
+    scales,
+)
 
 LINEAR = [name for name, each in REGISTRY.items() if each.acts and name.isidentifier()]
 STRENGTHS = [Decimal(s) for s in ("0.3", "0.3", "0.7", "1")]
@@ -40,3 +51,16 @@ def test_the_kernel_follows_from_scales_directions_and_factors(name: str, layer:
         made = made * np.asarray(found.factors).reshape(4, *kernel.unit_shape)
     np.testing.assert_allclose(made, whole, rtol=1e-6, atol=1e-6)
     assert not np.allclose(made, np.asarray(kernel.value), atol=1e-3)
+
+
+def test_a_wrong_declaration_is_refused() -> None:
+    layer = NETWORKS["chain"]().layers["fc"]
+
+    def declared(acts: Any, draw: Any) -> Perturbation:
+        return Perturbation("mine", scales, draw, lambda leaves, noise, amounts: leaves, acts=acts)
+
+    with pytest.raises(SpecificationError, match="unknown way to act 'linear'.*affine"):
+        declared("linear", None)
+    for noise in (lambda key, layer: (), lambda key, layer: {"fc/w": jnp.zeros(3)}):
+        with pytest.raises(SpecificationError, match=r"mine on layer fc: it acts affinely.*fc/w"):
+            check_fits(declared("affine", noise), layer, [Decimal("0.5")])
