@@ -24,10 +24,9 @@ from jaxrobust.layers import Layer
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-# Steps that run side by side: one program alone leaves a CPU's cores idle between its loops, and an
-# accelerator idle while the host adds up sums. More wait, so that a thread that is free has one.
+# One program alone leaves a CPU's cores idle between its loops, and an accelerator idle while the
+# host adds up sums.
 _SIDE_BY_SIDE = 3
-_UNDER_WAY = 5
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class Group:
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
             for work in self._work():
                 under_way.append(pool.submit(run, *work))
-                if len(under_way) > _UNDER_WAY:
+                if len(under_way) > self.plan.steps_under_way:
                     yield under_way.popleft().result()
             for sums in under_way:
                 yield sums.result()

@@ -24,6 +24,11 @@ _LARGEST_BATCHED_LEAF = 4 * 2**20
 _MOST_TRIALS_PER_STEP = 256
 # Draws of small layers are made for many seeds in one call; large ones would only take memory.
 _DRAWN_AT_ONCE = 256 * 2**20
+# On a CPU, what the undamaged network hands on is quickly made anew for a round of many steps.
+_CPU_KEPT = 512 * 2**20
+# Steps that wait for others: enough for threads that become free to have one.
+_MOST_UNDER_WAY = 5
+_CPU_UNDER_WAY = 512 * 2**20
 # An interrupted round leaves trials that have not seen all images: few enough to lose.
 _MOST_STEPS_PER_ROUND = 32
 
@@ -72,6 +77,7 @@ class Plan:
         seeds_per_draw: seeds whose draws are held at once.
         steps_per_round: steps' worth of damaged leaves that are made before the images are gone
             through.
+        steps_under_way: steps that are begun before the first of them has been counted.
         keep_residuals: what the undamaged network hands on is held for all images at once rather
             than made anew for every round.
     """
@@ -80,6 +86,7 @@ class Plan:
     trials_per_step: int
     seeds_per_draw: int
     steps_per_round: int
+    steps_under_way: int
     keep_residuals: bool
 
 
@@ -118,7 +125,7 @@ def make_plan(
     """
     memory = options.budget
     held_bytes = (split.residual_bytes + split.product_bytes) / batch * images
-    keep = held_bytes <= memory / 2
+    keep = held_bytes <= _at_most(memory // 2, _CPU_KEPT)
 
     # Trials × images that fit beside each other in the suffix.
     fit = max(int(_working_set(memory) * batch / max(split.suffix_peak_bytes, 1)), 1)
@@ -138,6 +145,9 @@ def make_plan(
     trials = _least_padding([trials for _, trials in perturbations], trials)
     trials = options.trials_per_step or (trials if options.hoist else 1)
 
+    waiting = _at_most(memory // 8, _CPU_UNDER_WAY)
+    per_step = max(int(trials * (per_trial + split.product_bytes * size / batch)), 1)
+
     noise = max(max(_noise_bytes(p, layers) for p, _ in perturbations), 1)
     draws = -(-seeds // min(max(min(memory // 8, _DRAWN_AT_ONCE) // noise, 1), seeds))
     return Plan(
@@ -145,6 +155,7 @@ def make_plan(
         trials_per_step=trials,
         seeds_per_draw=-(-seeds // draws),
         steps_per_round=1 if keep else min(max(held // trials, 1), _MOST_STEPS_PER_ROUND),
+        steps_under_way=max(min(waiting // per_step, _MOST_UNDER_WAY), 1),
         keep_residuals=keep,
     )
 
@@ -167,7 +178,11 @@ def images_per_step(
 
 
 def _working_set(memory: int) -> int:
-    return min(memory // 4, _CPU_WORKING_SET) if _on_cpu() else memory // 4
+    return _at_most(memory // 4, _CPU_WORKING_SET)
+
+
+def _at_most(size: int, on_cpu: int) -> int:
+    return min(size, on_cpu) if _on_cpu() else size
 
 
 def _enough_trials(operations: float) -> int:
