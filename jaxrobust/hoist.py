@@ -300,7 +300,8 @@ def _product_of(
     """The product that the only damaged kernel enters.
 
     None if several kernels are damaged, if the kernel is used otherwise, if the other operand is
-    damaged too, or if not exactly one axis of the kernel counts units.
+    damaged too or does not depend on the images, or if not exactly one axis of the kernel counts
+    units.
     """
     leaves = [leaf for layer in network.layers.values() for leaf in layer.leaves]
     kernels = [leaf for leaf in leaves if leaf.path in damaged and leaf.role == "kernel"]
@@ -319,8 +320,9 @@ def _product_of(
     axis = _unit_axis(path[-1], variable, program)
     if axis is None or program.shapes[path[-1].outputs[0]].shape[axis] != kernel.units:
         return None
+    others = set(path[-1].reads) - {variable}
     reached = dependents(program.equations, [variables[leaf] for leaf in damaged])
-    if len(reached.intersection(path[-1].reads)) > 1:
+    if others & reached or not others <= dependents(program.equations, [program.images]):
         return None
     return Product(kernel.path, tuple(path), axis)
 

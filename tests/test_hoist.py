@@ -299,3 +299,29 @@ def test_batching_all_kernels_makes_grouped_convolutions() -> None:
     trees = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), net.params)
     lowered = jax.jit(jax.vmap(net.apply, (0, None))).lower(trees, images())
     assert max(groups_in(lowered.as_text())) > 1
+
+
+@pytest.mark.parametrize("kind", ["broadcast", "constant"])
+def test_a_product_without_images_is_not_shared(kind: str) -> None:
+    # A learned query that meets the images only behind its dense layer.
+    def apply(params: Any, images: jax.Array) -> jax.Array:
+        hidden = images.mean((1, 2)) @ params["fc"]["w"]
+        query = {
+            "broadcast": jnp.broadcast_to(params["query"]["b"][None], (len(images), 3)),
+            "constant": jnp.ones((len(images), 3)),
+        }[kind]
+        return hidden * (query @ params["fc2"]["w"])
+
+    params = {
+        "fc": {"w": jnp.ones((3, 4))},
+        "query": {"b": jnp.ones(3)},
+        "fc2": {"w": jnp.ones((3, 4))},
+    }
+    net = jr.Network(apply, params, name="query", preprocessing=jr.Preprocessing((SIDE, SIDE)))
+    parts = split(net, ["fc2/w"], IMAGES)
+    assert parts.product is None
+    assert split(net, ["fc/w"], IMAGES).product is not None
+    shared = parts.shared(params)
+    residuals = parts.prefix(params, shared, images())
+    found = parts.suffix({"fc2/w": 2 * params["fc2"]["w"]}, params, shared, residuals)
+    np.testing.assert_allclose(found, 2 * apply(params, images()), rtol=1e-5)

@@ -28,10 +28,7 @@ def keep_freed_memory() -> None:
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return
     mallopt = ctypes.CDLL(None).mallopt
-    # One arena: those of further threads never hold blocks above 64 MiB.
-    for parameter, value in (
-        (_ARENA_MAX, 1),
-        (_MMAP_THRESHOLD, 2**30),
-        (_TRIM_THRESHOLD, 2**31 - 1),
-    ):
-        mallopt(parameter, value)
+    # Older versions refuse more than 32 MiB.
+    if mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25):
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_ARENA_MAX, 1)  # those of further threads never hold blocks above 64 MiB

@@ -129,7 +129,7 @@ def evaluate_clean(
     count = len(images.labels)
     memory = memory or free_memory() // 2
     whole = split(network, (), block)
-    size = images_per_step(whole, count, images=count, memory=memory)
+    size = images_per_step(whole, block, images=count, memory=memory)
     _check_independent(network, images)
     forward = _forward(network, size, precision)
     blocks = blocks_per_step(size, block)

@@ -128,7 +128,8 @@ class Group:
                     return own
                 shape = [1] * own.ndim
                 shape[parts.unit_axis] = -1
-                return own * factor.reshape(shape)
+                factor = factor.reshape(shape)
+                return jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
 
             return jax.vmap(one_trial)(rows, scales, factors)
 
@@ -149,13 +150,16 @@ class Group:
         """Runs everything; some steps are under way while the caller adds up earlier ones."""
         under_way: deque[Future[Sums]] = deque()
         run = on_this_device(self._run)
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        pool = ThreadPoolExecutor(_SIDE_BY_SIDE)
+        try:
             for work in self._work():
                 under_way.append(pool.submit(run, *work))
                 if len(under_way) > self.plan.steps_under_way:
                     yield under_way.popleft().result()
             for sums in under_way:
                 yield sums.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _work(self) -> Iterator[tuple[Chunk, Step, _Data, Array | None]]:
         """Every step, with the images that it looks at and what its chunk was multiplied to."""

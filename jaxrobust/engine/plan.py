@@ -178,7 +178,8 @@ def images_per_step(
 
 
 def _working_set(memory: int) -> int:
-    return _at_most(memory // 4, _CPU_WORKING_SET)
+    # Several steps run side by side, each with its own.
+    return _at_most(memory // 12, _CPU_WORKING_SET)
 
 
 def _at_most(size: int, on_cpu: int) -> int:

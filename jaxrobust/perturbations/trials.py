@@ -111,6 +111,21 @@ def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Dec
                     f"{where}: it acts affinely, so that noise[{path!r}] must have the leaf's "
                     f"shape, {leaf.shape}; found {direction}"
                 )
+    if perturbation.acts == "units":
+        leaves = {leaf.path: leaf for leaf in perturbation.leaves(layer)}
+        units = {
+            path: jax.ShapeDtypeStruct(leaf.unit_shape, leaf.dtype) for path, leaf in leaves.items()
+        }
+        try:
+            made = jax.eval_shape(perturbation.apply, units, noise, first)
+            fits = all(made[path].shape == one.shape for path, one in units.items())
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise SpecificationError(
+                f"{where}: it acts on units, so that apply must also take leaves with one entry "
+                f"for each of the {layer.units} units"
+            )
 
 
 def _kind(array: Any) -> tuple[Any, Any]:

@@ -15,7 +15,9 @@ from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
 from jaxrobust.data.progress import PREPARING
+from jaxrobust.engine.plan import images_per_step
 from jaxrobust.engine.spec import Specification
+from jaxrobust.hoist import split
 from jaxrobust.perturbations import entry_counts, perturbation, scales
 
 
@@ -233,3 +235,9 @@ def test_an_evaluation_counts_what_a_loop_counts(net: jr.Network, source: jr.Ima
     assert 0 <= low <= found.top1 / IMAGES <= high <= 1
     text = str(found)
     assert f"{found.top1:,} of {IMAGES:,} images" in text and "Wilson" in text
+
+
+def test_the_undamaged_pass_takes_no_larger_steps_for_more_images(net: jr.Network) -> None:
+    whole = split(net, (), 10)
+    sizes = [images_per_step(whole, 10, images=n, memory=2**20) for n in (10**3, 10**5)]
+    assert 1 <= max(sizes) < 1000 and abs(sizes[0] - sizes[1]) < 0.1 * sizes[1]

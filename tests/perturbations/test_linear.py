@@ -64,3 +64,13 @@ def test_a_wrong_declaration_is_refused() -> None:
     for noise in (lambda key, layer: (), lambda key, layer: {"fc/w": jnp.zeros(3)}):
         with pytest.raises(SpecificationError, match=r"mine on layer fc: it acts affinely.*fc/w"):
             check_fits(declared("affine", noise), layer, [Decimal("0.5")])
+
+    def whole(leaves: Any, noise: Any, amounts: Any) -> Any:
+        return {path: leaf * noise[path] for path, leaf in leaves.items()}
+
+    def entries(key: Any, layer: Any) -> Any:
+        return {leaf.path: jnp.ones(leaf.shape) for leaf in layer.leaves}
+
+    units = Perturbation("mine", scales, entries, whole, acts="units")
+    with pytest.raises(SpecificationError, match="one entry for each of the 7 units"):
+        check_fits(units, layer, [Decimal("0.5")])
