@@ -265,4 +265,4 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
 def _open_unfinished(folder: Path) -> xarray.Dataset | None:
     with closing(Store(folder, read_only=True)) as store:
         found = store.load()
-    return found and labelled(*found)
+    return found and labelled(*found).assign_attrs(finished=0)

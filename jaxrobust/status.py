@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxrobust.durable.lock import is_locked
 from jaxrobust.durable.store import Store, has_checkpoints
-from jaxrobust.results import labelled, sum_blocks
+from jaxrobust.results import is_written, labelled, sum_blocks
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
 
@@ -35,7 +35,8 @@ def status(folder: str | Path) -> str:
     _, record = found
     progress, images = record["progress"], record["specification"]["images"]
     done, total = progress["done"], progress["total"]
-    if record["finished"]:
+    finished = is_written(folder)
+    if finished:
         state = "finished"
     else:
         state = "running" if running else "not running: the same command goes on with it"
@@ -43,7 +44,7 @@ def status(folder: str | Path) -> str:
     if progress["seconds"]:
         rate = progress["counted"] / progress["seconds"]
         rows.append(("rate", f"{rate:,.0f} images/s"))
-        if rate and not record["finished"]:
+        if rate and not finished:
             rows.append(("time left", str(timedelta(seconds=round((total - done) / rate)))))
     rows.append(("saved", record["saved"]))
     return f"{aligned(rows)}\n\n{text_table(sum_blocks(labelled(*found)))}"

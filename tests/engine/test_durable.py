@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -282,7 +283,7 @@ def test_a_sweep_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
-# Locks, full disks, kills
+# Locks, read-only folders, full disks, kills
 
 
 def test_a_second_run_on_a_folder_is_refused(
@@ -294,6 +295,22 @@ def test_a_second_run_on_a_folder_is_refused(
     assert message.startswith(f"{whole} is in use by process {os.getpid()} on ")
     assert not is_locked(whole)
     sweep(net, source, whole)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:  # who may write anywhere
+            os.seteuid(65534)
+        try:
+            with pytest.raises(jr.SpecificationError) as caught, locked(folder):
+                pass
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+    assert str(caught.value) == f"{folder} cannot be written to: Permission denied"
 
 
 PROGRAM = """
