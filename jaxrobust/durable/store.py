@@ -98,15 +98,17 @@ class Store:
         Warns:
             UserWarning: a newer one is damaged; it is deleted, unless the store is read-only.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = sorted(self._manager.all_steps())
+        while steps:
+            step = steps.pop()
             try:
                 return self._read(step)
             except MemoryError:
                 raise
             except Exception as error:  # whatever Orbax makes of damaged files
+                then = "the one before is used" if steps else "there is none before it"
                 warnings.warn(
-                    f"{self._folder}: checkpoint {step} is damaged ({_short(error)}): "
-                    "the one before is used",
+                    f"{self._folder}: checkpoint {step} is damaged ({_short(error)}): {then}",
                     stacklevel=2,
                 )
                 if not self._read_only:
