@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxrobust.durable.store import Store, has_checkpoints
-from jaxrobust.errors import SpecificationError, check_can_be_made, unknown
+from jaxrobust.errors import SpecificationError, check_can_be_made, first_line, unknown
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -197,8 +197,16 @@ def is_written(folder: Path) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `sweep.json` says."""
-    return json.loads((folder / "sweep.json").read_text())
+    """What `sweep.json` says.
+
+    Raises:
+        SpecificationError: it is damaged.
+    """
+    path = folder / "sweep.json"
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -49,12 +49,12 @@ def saved(
     """
     with locked(folder), closing(_Saver(kept, folder, images.left_out, save_every)) as saver:
         if was_counted(folder):
+            record = read_record(folder)
             try:
-                held = Specification.from_json(read_record(folder)["specification"])
-            except (ValueError, KeyError, TypeError) as error:
+                held = Specification.from_json(record["specification"])
+            except (KeyError, TypeError) as error:
                 raise SpecificationError(
-                    f"{folder}/sweep.json cannot be read ({first_line(error)}): "
-                    "choose another folder"
+                    f"{folder}/sweep.json is of another version: choose another folder"
                 ) from error
             check_same(folder, held, kept.spec, images, extend)
         saver.resume()

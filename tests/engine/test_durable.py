@@ -169,7 +169,12 @@ def test_an_unreadable_description_is_refused(
 ) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
     (run / "sweep.json").write_text("{")
-    assert "sweep.json cannot be read" in refusal(sweep, net, source, run)
+    assert "sweep.json cannot be read: " in refusal(sweep, net, source, run)
+    assert "sweep.json cannot be read: " in refusal(jr.open_run, run)
+    record = json.loads((whole / "sweep.json").read_text())
+    record["specification"]["colour"] = "blue"
+    (run / "sweep.json").write_text(json.dumps(record))
+    assert "sweep.json is of another version" in refusal(sweep, net, source, run)
 
 
 # Damage
