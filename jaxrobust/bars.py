@@ -54,8 +54,10 @@ def work_progress(quiet: bool) -> Iterator[Report]:
             images, trials = total, ""
         else:
             trials = f"{done // images:,}/{total // images:,} trials" if total else ""
-        if what != bar.tasks[task].description and done == 0:
-            bar.reset(task)
+        shown = bar.tasks[task]
+        # What a sweep that goes on had done before is no speed.
+        if shown.total != (total or None) or (what != shown.description and done == 0):
+            bar.reset(task, completed=done)
         speed = bar.tasks[task].speed
         bar.update(
             task,

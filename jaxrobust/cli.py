@@ -24,6 +24,7 @@ NetworkArgument = Annotated[
     Positional[str],
     arg(metavar="NETWORK", help="a name of `list networks`, or a checkpoint folder"),
 ]
+RunArgument = Annotated[Positional[Path], arg(metavar="RUN", help="the folder of a sweep")]
 DataArgument = Annotated[
     str, arg(metavar="SOURCE", help="where the images come from: see `list data`")
 ]
@@ -111,7 +112,7 @@ class Sweep:
     network: NetworkArgument
     data: DataArgument
     out: Annotated[
-        Path, arg(metavar="DIR", help="a new folder for sweep.json, results.nc, results.csv")
+        Path, arg(metavar="DIR", help="the run folder; a sweep that was interrupted there goes on")
     ]
     perturbations: Annotated[
         tuple[str, ...],
@@ -141,15 +142,22 @@ class Sweep:
     block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
     precision_mode: PrecisionArgument = "float32"
     skip_broken: SkipBrokenArgument = False
+    extend: Annotated[
+        bool,
+        arg(help="add seeds, strengths, layers, perturbations or images to the sweep in DIR"),
+    ] = False
+    save_every: Annotated[
+        float, arg(metavar="SECONDS", help="least time from one save of the counts to the next")
+    ] = 30.0
     quiet: Annotated[bool, arg(help="no progress and no table")] = False
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
         from jaxrobust.engine import resolve_perturbations, resolve_strengths, sweep
-        from jaxrobust.results import check_new_run
+        from jaxrobust.results import check_run_folder
         from jaxrobust.summary import text_table
 
-        folder = check_new_run(self.out)
+        folder = check_run_folder(self.out)
         strengths = _strengths(self.strengths)
         resolve_strengths(resolve_perturbations(self.perturbations), strengths)
         images = _open(self.data, self.images)
@@ -168,10 +176,14 @@ class Sweep:
                     block=self.block,
                     precision_mode=self.precision_mode,
                     run_dir=folder,
+                    extend=self.extend,
+                    save_every=self.save_every,
                     report=report,
                 )
         except KeyboardInterrupt:
-            done = f"what was done is in {folder}" if folder.exists() else "nothing was done yet"
+            done = "nothing was done yet"
+            if folder.exists():
+                done = f"what was done is in {folder}; the same command goes on with it"
             print(f"\njaxrobust: interrupted: {done}", file=sys.stderr)
             raise SystemExit(130) from None
         if not self.quiet:
@@ -182,13 +194,28 @@ class Sweep:
 
 
 @dataclass
+class Status:
+    """Print how far a sweep has come, while it runs or afterwards.
+
+    Example: jaxrobust status runs/mine
+    """
+
+    run_folder: RunArgument
+
+    def run(self) -> None:
+        from jaxrobust.status import status
+
+        print(status(self.run_folder))
+
+
+@dataclass
 class Report:
-    """Write the figures of a run and a page that shows them, report.html.
+    """Write the figures of a run, finished or not, and a page that shows them, report.html.
 
     Example: jaxrobust report runs/mine
     """
 
-    run_folder: Annotated[Positional[Path], arg(metavar="RUN", help="the folder of a sweep")]
+    run_folder: RunArgument
 
     def run(self) -> None:
         from jaxrobust.report import write_report
@@ -260,6 +287,7 @@ Command = (
     Annotated[List, subcommand("list")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Status, subcommand("status")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Port, subcommand("port")]
     | Annotated[Prepare, subcommand("prepare")]

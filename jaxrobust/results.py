@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError, check_can_be_made, unknown
+from jaxrobust.durable.store import Store, has_checkpoints
+from jaxrobust.errors import SpecificationError, check_can_be_made, first_line, unknown
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
     import xarray
 
+# Prefixes of the names of arrays in a checkpoint: sums of trials, and of the undamaged network.
+TRIALS, CLEAN = "trials/", "clean/"
 _DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
@@ -55,6 +59,15 @@ def make_dataset(
         short = str(name).removeprefix("clean_")
         result[name].attrs["long_name"] = _MEANING.get(short, f"summed {short}")
     return result
+
+
+def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
+    """Labels the arrays of a checkpoint with its record."""
+    trials, clean = (
+        {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+        for prefix in (TRIALS, CLEAN)
+    )
+    return make_dataset(trials, clean, record["coordinates"], record["attributes"])
 
 
 def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
@@ -153,22 +166,56 @@ def _whole(result: xarray.Dataset) -> xarray.DataArray:
     return summed["images"] == summed["clean_images"]
 
 
-def check_new_run(folder: str | Path) -> Path:
-    """The folder of a run that doesn't exist yet.
+def check_run_folder(folder: str | Path) -> Path:
+    """A folder that is new, empty or holds a sweep.
 
     Raises:
-        SpecificationError: it holds something already, or cannot be made.
+        SpecificationError: it holds something else, or cannot be made.
     """
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        what = "a sweep" if (path / "sweep.json").exists() else "something else"
-        raise SpecificationError(f"{path} holds {what} already: choose a folder that is new")
-    check_can_be_made(path)
+    if not path.exists():
+        check_can_be_made(path)
+    elif not path.is_dir() or not (path / "sweep.json").exists() and _content(path):
+        raise SpecificationError(f"{path} holds something else: choose a folder that is new")
     return path
 
 
+def _content(folder: Path) -> list[str]:
+    """What is in a folder, but for hidden files, such as the lock of a run that never began."""
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def was_counted(folder: Path) -> bool:
+    """Whether a run folder holds counts."""
+    return has_checkpoints(folder) or (folder / "results.nc").exists()
+
+
+def is_written(folder: Path) -> bool:
+    """Whether the result of a finished sweep is in the folder."""
+    described = folder / "sweep.json"
+    return described.exists() and bool(read_record(folder)["finished"])
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `sweep.json` says.
+
+    Raises:
+        SpecificationError: it is damaged.
+    """
+    path = folder / "sweep.json"
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes `sweep.json`, whole or not at all."""
+    _replace(folder / "sweep.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+
+
 def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -> None:
-    """Writes `sweep.json`, `results.nc` and `results.csv`, each whole or not at all.
+    """Writes `results.nc`, `results.csv` and `sweep.json`, each whole or not at all.
 
     Args:
         folder: made if it doesn't exist.
@@ -176,7 +223,6 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
         record: what `sweep.json` says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "sweep.json", lambda path: path.write_text(json.dumps(record, indent=1)))
     packed = {name: {"zlib": True} for name in result.data_vars}
     _replace(
         folder / "results.nc",
@@ -187,6 +233,7 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     )
     rows = trials.to_dataframe(dim_order=list(_DIMENSIONS[:4])).query("images > 0")
     _replace(folder / "results.csv", rows.to_csv)
+    write_record(folder, record)
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -199,7 +246,7 @@ def _replace(path: Path, write: Any) -> None:
 
 
 def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
-    """Reads the result of a run folder.
+    """Reads the result of a run folder; of a sweep that is not finished, what was saved last.
 
     Args:
         folder: where a sweep was written.
@@ -210,8 +257,20 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
     """
     import xarray
 
-    path = Path(folder) / "results.nc"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no results.nc: not the folder of a sweep")
-    result = xarray.load_dataset(path, engine="h5netcdf")
+    folder = Path(folder)
+    path = folder / "results.nc"
+    result = None
+    if has_checkpoints(folder) and not is_written(folder):
+        result = _open_unfinished(folder)
+    if result is None:
+        if not path.exists():
+            what = "nothing was counted yet" if (folder / "sweep.json").exists() else "no sweep"
+            raise FileNotFoundError(f"{folder} holds no results.nc: {what}")
+        result = xarray.load_dataset(path, engine="h5netcdf")
     return result if blocks else sum_blocks(result)
+
+
+def _open_unfinished(folder: Path) -> xarray.Dataset | None:
+    with closing(Store(folder, read_only=True)) as store:
+        found = store.load()
+    return found and labelled(*found).assign_attrs(finished=0)

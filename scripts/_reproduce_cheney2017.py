@@ -1,7 +1,6 @@
-"""The study, network by network: weights, images, sweep, report. Whatever is there is kept."""
+"""The study, network by network: weights, images, sweep, report. Run again, it goes on."""
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -75,15 +74,9 @@ def main() -> None:
     for name, folder in weights.items():
         run(*jaxrobust, "evaluate", folder, "--data", data, *images)
         out = arguments.out / name / "run"
-        record = out / "sweep.json"
-        if record.exists() and not json.loads(record.read_text("utf-8"))["finished"]:
-            raise SystemExit(
-                f"{out} holds a sweep that was interrupted: move it away to begin anew"
-            )
-        if not record.exists():
-            grid = ("--strengths", *arguments.strengths, "--layers", *arguments.layers)
-            seeds = ("--seeds", str(arguments.seeds))
-            run(*jaxrobust, "sweep", folder, "--data", data, *images, *grid, *seeds, "--out", out)
+        grid = ("--strengths", *arguments.strengths, "--layers", *arguments.layers)
+        seeds = ("--seeds", str(arguments.seeds))
+        run(*jaxrobust, "sweep", folder, "--data", data, *images, *grid, *seeds, "--out", out)
         run(*jaxrobust, "report", out)
 
 

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 import jaxrobust as jr
 from jaxrobust.cli import main
+from jaxrobust.durable.lock import locked
 from jaxrobust.networks import checkpoint
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.zoo import ZOO
@@ -86,7 +87,7 @@ def test_list_prints_a_table(
     assert all(row[last - 1] == " " and row[last] != " " for row in rows), "aligned"
 
 
-@pytest.mark.parametrize("command", ["list", "evaluate", "sweep", "report", "port"])
+@pytest.mark.parametrize("command", ["list", "evaluate", "sweep", "status", "report", "port"])
 def test_the_help_of_every_command_has_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +101,7 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["--help"])
     words = capsys.readouterr().out.split()
-    assert {"list", "evaluate", "sweep", "report", "port"} <= set(words)
+    assert {"list", "evaluate", "sweep", "status", "report", "port"} <= set(words)
 
 
 @pytest.mark.parametrize(
@@ -233,13 +234,38 @@ def test_an_interrupted_sweep_says_where_its_result_is(
         if options.get("completed") and options.get("trials"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "update", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        main(["sweep", network, "--data", data, "--out", str(tmp_path / "run")])
+    out = tmp_path / "run"
+    sweep = ["sweep", network, "--data", data, "--out", str(out), "--layers", "fc[78]"]
+    sweep += ["--perturbations", "node_knockout", "--strengths", "0,0.4,0.8", "--seeds", "3"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", interrupted)
+        with pytest.raises(SystemExit) as caught:
+            main(sweep)
     assert caught.value.code == 130
     error = capsys.readouterr().err
-    assert f"interrupted: what was done is in {tmp_path / 'run'}" in error
-    assert jr.open_run(tmp_path / "run").attrs["finished"] == 0
+    assert f"interrupted: what was done is in {out}; the same command goes on with it" in error
+    assert jr.open_run(out).attrs["finished"] == 0
+
+    def status() -> str:
+        main(["status", str(out)])
+        return " ".join(capsys.readouterr().out.split())
+
+    found = status()
+    assert "state not running: the same command goes on with it" in found
+    done = int((jr.open_run(out).images.sel(strength=[0.4, 0.8]) == IMAGES).sum())
+    assert f"trials {done} of 12 " in found and "top-1 accuracy left (undamaged: " in found
+    with locked(out):
+        assert "state running trials" in status()
+    main(["report", str(out)])
+    assert "This run is not finished" in (out / "report.html").read_text(encoding="utf-8")
+
+    main([*sweep, "--quiet"])
+    assert jr.open_run(out).attrs["finished"] == 1
+    capsys.readouterr()
+    found = status()
+    assert "state finished trials 12 of 12 " in found and "time left" not in found
+    main([*sweep[:-1], "4", "--quiet", "--extend"])
+    assert "trials 16 of 16" in status()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +310,8 @@ def test_other_commands_end_in_one_line_too(
     error = ends_with(["evaluate", "squeezenet-1.1-cafe", "--data", data], capsys)
     assert "unknown network 'squeezenet-1.1-cafe': did you mean squeezenet-1.1-caffe" in error
     assert "no checkpoint folder" in ends_with(["evaluate", "runs/none", "--data", data], capsys)
-    assert "not the folder of a sweep" in ends_with(["report", str(tmp_path)], capsys)
+    assert "holds no results.nc: no sweep" in ends_with(["report", str(tmp_path)], capsys)
+    assert "not the folder of a sweep" in ends_with(["status", str(tmp_path)], capsys)
     port = ["port", "squeezenet-1.1-caffe", str(tmp_path / "none.npz"), "--out"]
     assert "none.npz" in ends_with([*port, str(tmp_path / "ported")], capsys)
 

@@ -251,7 +251,7 @@ def test_captions_say_what_is_drawn(study: xarray.Dataset) -> None:
     assert "(damaged - undamaged) / undamaged" in caption(study, "relative", "top5")
     assert "Undamaged: 80.0 %" in caption(study, "heat", "top1")
     interrupted = made(like_the_study, STUDY, finished=0)
-    assert all("interrupted" in caption(interrupted, kind) for kind in ("curves", "layers"))
+    assert all("not finished" in caption(interrupted, kind) for kind in ("curves", "layers"))
 
 
 def test_a_metric_that_is_no_share_is_drawn_in_its_own_unit(study: xarray.Dataset) -> None:

@@ -141,7 +141,7 @@ def test_the_page_says_what_was_run_and_found(run: Path, page: Page) -> None:
     assert "undamaged top-5 accuracy 90.0 % 88.0 to 91.7 % over images like these" in page.text
     # 9 knockouts and 10 noises that are not the undamaged network, 4 layers, 4 seeds.
     assert f"trials {19 * 4 * 4:,} 4 layers, 2 kinds of damage" in page.text
-    assert "interrupted" not in page.text
+    assert "not finished" not in page.text
     for finding in findings(result):
         assert f"{finding.verdict} {finding.claim}. {finding.evidence}" in page.text
     for part in (
@@ -194,13 +194,13 @@ def test_contradictions_are_told() -> None:
     assert verdicts == ["contradicted"] * 3 + ["not measured"] * 2
 
 
-def test_an_interrupted_run_says_so() -> None:
+def test_an_unfinished_run_says_so() -> None:
     def interrupted(perturbation: str, layer: int, strength: float, seed: int) -> float:
         return np.nan if layer else like_the_study(perturbation, layer, strength, seed)
 
     result = made(interrupted, {"synapse_knockout": (0.3, 0.7)}, ALEXNET[:2], finished=0)
     page = page_of(result)
-    assert "This run was interrupted" in page.text
+    assert "This run is not finished" in page.text
     assert ["conv2", "–", "–", "–"] in page.rows
     assert "trials 8 2 layers, 1 kind of damage" in page.text
 

@@ -13,7 +13,7 @@ from jaxrobust.errors import SpecificationError
 from jaxrobust.results import (
     _replace,
     accuracy,
-    check_new_run,
+    check_run_folder,
     make_dataset,
     open_run,
     per_image,
@@ -67,14 +67,14 @@ def refusal(function: Any, *arguments: Any, **options: Any) -> str:
 
 
 def test_a_run_comes_back_as_it_was_written(tmp_path: Path, result: xarray.Dataset) -> None:
-    write_run(tmp_path / "runs" / "mine", result, {"hash": "abc", "plan": [1]})
+    write_run(tmp_path / "runs" / "mine", result, {"hash": "abc", "finished": True})
     folder = tmp_path / "runs" / "mine"
     assert sorted(p.name for p in folder.iterdir()) == ["results.csv", "results.nc", "sweep.json"]
     with_blocks = open_run(folder, blocks=True)
     xarray.testing.assert_identical(with_blocks, result)
     assert {n: v.dtype for n, v in with_blocks.items()} == {n: v.dtype for n, v in result.items()}
     xarray.testing.assert_identical(open_run(folder), sum_blocks(result))
-    assert json.loads((folder / "sweep.json").read_text()) == {"hash": "abc", "plan": [1]}
+    assert json.loads((folder / "sweep.json").read_text()) == {"hash": "abc", "finished": True}
 
 
 def test_blocks_are_summed_once(result: xarray.Dataset) -> None:
@@ -176,16 +176,19 @@ def test_unknown_metrics_and_estimands_are_refused(
     assert message in refusal(accuracy, result, **options)
 
 
-def test_a_folder_that_holds_something_is_refused(tmp_path: Path, result: xarray.Dataset) -> None:
-    assert check_new_run(tmp_path / "new") == tmp_path / "new"
+def test_a_folder_that_holds_something_else_is_refused(
+    tmp_path: Path, result: xarray.Dataset
+) -> None:
+    assert check_run_folder(tmp_path / "new") == tmp_path / "new"
     (tmp_path / "empty").mkdir()
-    check_new_run(tmp_path / "empty")
+    (tmp_path / "empty" / ".lock").touch()
+    check_run_folder(tmp_path / "empty")
     write_run(tmp_path / "run", result, {})
-    assert "holds a sweep already" in refusal(check_new_run, tmp_path / "run")
+    check_run_folder(tmp_path / "run")
     (tmp_path / "file").touch()
-    assert "something else" in refusal(check_new_run, tmp_path / "file")
-    assert "file is a file" in refusal(check_new_run, tmp_path / "file" / "run")
-    assert "something else" in refusal(check_new_run, tmp_path)
+    assert "something else" in refusal(check_run_folder, tmp_path / "file")
+    assert "file is a file" in refusal(check_run_folder, tmp_path / "file" / "run")
+    assert "something else" in refusal(check_run_folder, tmp_path)
 
 
 def test_a_folder_without_a_result_is_not_found(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def chunks(
     for each in swept:
         count = min(plan.seeds_per_draw, each.seeds)
         for first in range(0, each.seeds, count):
+            if each.are_done(each.of_seeds(first, count)):
+                continue
             # The last group is padded with draws that nobody uses, so nothing is recompiled.
             seeds = np.arange(first, first + count, dtype=np.uint32)
             noise = draw(each.perturbation, layers, spec.root, seeds)
@@ -98,6 +100,8 @@ def _general(
 ) -> Iterator[Chunk]:
     first = int(seeds[0])
     for trials in batches(each.of_seeds(first, len(seeds)), plan.trials_per_step):
+        if each.are_done(trials):
+            continue
         rows, strengths = _padded(spec, trials, first, plan.trials_per_step)
         leaves = damage(each.perturbation, layers, noise, rows, strengths)
         kernels = leaves.pop(kernel.path) if kernel else None
@@ -119,6 +123,8 @@ def _linear(
         first = int(seeds[start])
         steps = []
         for trials in batches(each.of_seeds(first, together), width):
+            if each.are_done(trials):
+                continue
             rows, strengths = _padded(spec, trials, first, width)
             linear = linear_damage(each.perturbation, layer, kernel, noise, rows + start, strengths)
             steps.append(Step(trials, linear.leaves, linear, rows))

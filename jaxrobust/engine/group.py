@@ -16,7 +16,7 @@ from jaxrobust.engine.chunks import Chunk, Step, chunks, is_linear
 from jaxrobust.engine.clean import Clean, blocks_per_step
 from jaxrobust.engine.compiling import on_this_device
 from jaxrobust.engine.job import Job, Swept, batches
-from jaxrobust.engine.plan import make_plan
+from jaxrobust.engine.plan import Plan, make_plan
 from jaxrobust.engine.score import score
 from jaxrobust.hoist import split
 from jaxrobust.layers import Layer
@@ -76,6 +76,8 @@ class Group:
         layers: those that are damaged together.
         touched: paths of the damaged leaves.
         swept: the perturbations that touch them.
+        first_image: the first one that is run, the first of a block.
+        plan: how to run it, if that was settled before.
     """
 
     def __init__(
@@ -86,16 +88,18 @@ class Group:
         layers: Sequence[Layer],
         touched: Sequence[str],
         swept: Sequence[Swept],
+        first_image: int = 0,
+        plan: Plan | None = None,
     ) -> None:
         self.job, self.clean, self.number = job, clean, number
-        self.layers, self.swept = layers, swept
+        self.layers, self.swept, self.first_image = layers, swept, first_image
         network, spec = job.network, job.spec
         how = {"hoist": job.options.hoist, "precision": spec.precision}
-        self.plan = plan = make_plan(
+        self.plan = plan = plan or make_plan(
             split(network, touched, spec.block, **how),
             layers,
             [(each.perturbation, len(each.trials)) for each in swept],
-            images=spec.images,
+            images=spec.images - first_image,
             batch=spec.block,
             seeds=spec.seeds,
             options=job.options,
@@ -167,7 +171,7 @@ class Group:
         made = chunks(self.job.spec, plan, self.layers, self._kernel, self.swept)
         held: dict[int, _Data] = {}
         for round in batches(made, plan.steps_per_round):
-            for start in range(0, self.job.spec.images, plan.images_per_step):
+            for start in range(self.first_image, self.job.spec.images, plan.images_per_step):
                 data = held.get(start) or self._data(start)
                 if plan.keep_residuals:
                     held[start] = data

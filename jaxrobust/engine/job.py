@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 from typing import TypeVar
+
+import numpy as np
 
 from jaxrobust.data.progress import Report
 from jaxrobust.engine.clean import Images
@@ -49,6 +51,9 @@ class Swept:
         columns: the indices of the strengths that are run.
         identity: the index of the strength that changes nothing, if it is asked for.
         seeds: how many seeds are run: one if it is deterministic.
+        left_out: the (strength column, seed) of trials that are not run here.
+        done: of trials that need not be run again; steps are cut as if they were, since a trial's
+            sums may differ in the last bits with what is beside it.
     """
 
     row: int
@@ -56,6 +61,8 @@ class Swept:
     columns: list[int]
     identity: int | None
     seeds: int
+    left_out: frozenset[tuple[int, int]] = frozenset()
+    done: frozenset[tuple[int, int]] = frozenset()
 
     @staticmethod
     def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[Swept]:
@@ -79,7 +86,24 @@ class Swept:
     def of_seeds(self, first: int, count: int) -> list[tuple[int, int]]:
         """Those of some consecutive seeds, as far as they are run."""
         seeds = range(first, min(first + count, self.seeds))
-        return [(column, seed) for seed in seeds for column in self.columns]
+        trials = [(column, seed) for seed in seeds for column in self.columns]
+        return [trial for trial in trials if trial not in self.left_out]
+
+    def are_done(self, trials: Iterable[tuple[int, int]]) -> bool:
+        """Whether none of these trials has to be run."""
+        return all(trial in self.done for trial in trials)
+
+    def part(self, wanted: np.ndarray, done: np.ndarray) -> Swept:
+        """Some of the trials.
+
+        Args:
+            wanted, done: bool [strength, seed].
+        """
+        return replace(self, left_out=_trials(~wanted), done=_trials(done))
+
+
+def _trials(mask: np.ndarray) -> frozenset[tuple[int, int]]:
+    return frozenset((column, seed) for column, seed in np.argwhere(mask).tolist())
 
 
 def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:

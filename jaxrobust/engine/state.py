@@ -23,10 +23,13 @@ class State:
             [perturbation, layer, strength, seed, block]. A trial that was not run has seen 0
             images.
         clean: the same of the undamaged network, each [block].
+        carried: int32 [perturbation, layer, strength, seed], how many of the first images were
+            counted by the sweep that this one extends: whole blocks, or all images.
     """
 
     trials: dict[str, np.ndarray]
     clean: dict[str, np.ndarray]
+    carried: np.ndarray
 
     @staticmethod
     def check_size(spec: Specification, memory: int) -> None:
@@ -48,7 +51,19 @@ class State:
         return State(
             trials={name: np.zeros(shape, kind) for name, kind in kinds.items()},
             clean={name: np.zeros(spec.blocks, kind) for name, kind in kinds.items()},
+            carried=np.zeros(shape[:-1], np.int32),
         )
+
+    def complete(self, spec: Specification) -> np.ndarray:
+        """Which trials have seen all images: bool [perturbation, layer, strength, seed]."""
+        return self.trials["images"].sum(-1) == spec.images
+
+    def rewind(self, spec: Specification) -> None:
+        """Takes back what trials have counted that did not come to their end."""
+        new = np.arange(spec.blocks) >= -(-self.carried[..., None] // spec.block)
+        unfinished = new & ~self.complete(spec)[..., None]
+        for values in self.trials.values():
+            values[unfinished] = 0
 
     def add(
         self, trial: tuple[int, int, int, int], first_block: int, sums: Mapping[str, np.ndarray]

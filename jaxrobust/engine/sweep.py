@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.compiling import keep_compiled_programs
+from jaxrobust.engine.folder import saved
 from jaxrobust.engine.job import Job
+from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.plan import Options
 from jaxrobust.engine.run import run
 from jaxrobust.engine.spec import (
@@ -35,7 +33,7 @@ from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
-from jaxrobust.results import check_new_run, make_dataset, sum_blocks, write_run
+from jaxrobust.results import check_run_folder, sum_blocks
 from jaxrobust.rounding import PrecisionMode, check_mode
 from jaxrobust.statistics import wilson_interval
 
@@ -60,6 +58,8 @@ def sweep(
     metrics: Mapping[str, Metric] | None = None,
     precision_mode: PrecisionMode = "float32",
     run_dir: str | Path | None = None,
+    extend: bool = False,
+    save_every: float = 30.0,
     blocks: bool = False,
     options: Options | None = None,
     report: Report = silent,
@@ -82,8 +82,12 @@ def sweep(
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
-        run_dir: a new folder for `sweep.json`, `results.nc` and `results.csv`; what is done when
-            the sweep is interrupted is written there too.
+        run_dir: the folder for `sweep.json`, `results.nc`, `results.csv` and checkpoints of the
+            counts. A sweep that was interrupted or killed goes on from there when it is run again;
+            a finished one gives its result at once.
+        extend: the sweep adds seeds, strengths, layers, perturbations or images to the one in
+            `run_dir`, whose counts are not counted again.
+        save_every: least seconds from one save of the counts to the next.
         blocks: keep the dimension `block` in the result.
         options: how to run it; never changes what is measured.
         report: called with what is being done, how much of it is done, and how much there is:
@@ -95,14 +99,17 @@ def sweep(
         metrics; the same of the undamaged network as `clean_…`.
 
     Raises:
-        SpecificationError: anything that cannot be run as asked, before any long work starts.
+        SpecificationError: anything that cannot be run as asked, before any long work starts; a
+            `run_dir` that holds another sweep, is in use by another run or cannot be written.
 
     Warns:
         UserWarning: what a perturbation has to say about a layer, such as node knockout before
-            batch normalisation.
+            batch normalisation; a damaged checkpoint, instead of which the one before was used.
     """
     keep_compiled_programs()
-    folder = None if run_dir is None else check_new_run(run_dir)
+    folder = None if run_dir is None else check_run_folder(run_dir)
+    if not save_every >= 0:
+        raise SpecificationError(f"save_every {save_every}: 0 or more seconds are needed")
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     metrics, options = dict(metrics or {}), options or Options()
@@ -122,17 +129,17 @@ def sweep(
     )
     State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
-    decoded = Images.decode(network, source, report)
-    job = Job(network, decoded, spec, chosen, metrics, options, report)
-    state, plans, finished = State.empty(spec), [], False
-    try:
-        run(job, state, plans)
-        finished = True
-    finally:
-        result = _label(network, spec, chosen, state, finished)
-        if folder is not None and state.trials["images"].any():
-            write_run(folder, result, _record(spec, source.left_out, plans, finished))
-    return result if blocks else sum_blocks(result)
+    kept = Kept(network, spec, chosen)
+    saving = nullcontext(lambda done, total: None)
+    if folder is not None:
+        saving = saved(kept, folder, source, extend=extend, save_every=save_every)
+    with saving as added:
+        if not kept.finished:
+            decoded = Images.decode(network, source, report)
+            job = Job(network, decoded, spec, chosen, metrics, options, report)
+            run(job, kept.state, kept.plans, added)
+            kept.finished = True
+    return kept.result if blocks else sum_blocks(kept.result)
 
 
 def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:
@@ -142,56 +149,6 @@ def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturb
         more = f" (and so on {len(notes) - 1} more layers)" if len(notes) > 1 else ""
         if notes:
             warnings.warn(notes[0] + more, stacklevel=3)
-
-
-def _label(
-    network: Network,
-    spec: Specification,
-    perturbations: Sequence[Perturbation],
-    state: State,
-    finished: bool,
-) -> xarray.Dataset:
-    coordinates = {
-        "perturbation": [name for name, _ in spec.strengths],
-        "layer": [name for name, _ in spec.layers],
-        "strength": [float(strength) for strength in spec.grid],
-    }
-    attributes = {
-        "network": spec.network,
-        "data": spec.data,
-        "classes": network.classes,
-        # As text, because netCDF has no attributes that are lists of text or mappings.
-        "depth": json.dumps([n for n, layer in network.layers.items() if layer.kernel is not None]),
-        "identity": json.dumps({each.name: each.identity for each in perturbations}),
-        "specification": spec.hash,
-        "finished": int(finished),
-    }
-    return make_dataset(state.trials, state.clean, coordinates, attributes)
-
-
-def _record(
-    spec: Specification, left_out: Sequence[str], plans: list[dict[str, Any]], finished: bool
-) -> dict[str, Any]:
-    versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
-    versions["python"] = platform.python_version()
-    device = jax.devices()[0]
-    return {
-        "specification": spec.to_json(),
-        "hash": spec.hash,
-        "finished": finished,
-        "left_out": list(left_out),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "plan": plans,
-        "versions": versions,
-        "device": {"platform": device.platform, "kind": device.device_kind},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def caption(result: xarray.Dataset, kind: Kind, metric: str = "top5") -> str:
     words = {"curves": _curves, "relative": _relative, "heat": _heat, "layers": _layers}
     parts = [words[kind](result, metric), _images(result)]
     if not result.attrs.get("finished", 1):
-        parts.append("The run was interrupted: what is missing was not measured.")
+        parts.append("The run is not finished: what is missing was not measured.")
     return " ".join(parts)
 
 

@@ -93,8 +93,8 @@ def _notice(result: xarray.Dataset) -> str:
     if result.attrs.get("finished", 1):
         return ""
     return (
-        '<p class="notice">This run was interrupted. Figures and tables show what was measured '
-        "until then.</p>"
+        '<p class="notice">This run is not finished. Figures and tables show what was measured '
+        "so far.</p>"
     )
 
 

@@ -1,0 +1,1 @@
+"""What survives a crash: checkpoints that are verified, and a lock on a folder."""

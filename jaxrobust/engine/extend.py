@@ -1,0 +1,100 @@
+"""Comparing a sweep with the one that a folder holds, and what it can take over from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrobust.data.source import ImageSource
+from jaxrobust.engine.spec import Specification
+from jaxrobust.engine.state import State
+from jaxrobust.errors import SpecificationError
+
+
+def check_same(
+    folder: Path, held: Specification, asked: Specification, images: ImageSource, extend: bool
+) -> None:
+    """Makes sure that a folder's sweep may be gone on with.
+
+    Args:
+        folder: of the run.
+        held, asked: its specification, and the one that is asked for.
+        images: those that are asked for.
+        extend: whether the one that is asked for may add to the other.
+
+    Raises:
+        SpecificationError: in one line that names what differs, and both values.
+    """
+    differing = [f.name for f in fields(held) if getattr(held, f.name) != getattr(asked, f.name)]
+    lacking = [name for name in differing if not _adds(name, held, asked, images)]
+    named = lacking if extend else differing
+    if not named:
+        return
+    if "images" in named:  # then their fingerprint tells nothing more
+        named = [name for name in named if name != "data_fingerprint"]
+    texts = [
+        f"{name} {_short(getattr(held, name))}, not {_short(getattr(asked, name))}"
+        for name in named
+    ]
+    if lacking:
+        hint = "choose another folder" + (": --extend only adds" if extend else "")
+    else:
+        hint = "choose another folder, or --extend (extend=True), which adds to it"
+    raise SpecificationError(f"{folder} holds another sweep: {'; '.join(texts)}: {hint}")
+
+
+def _adds(field: str, held: Specification, asked: Specification, images: ImageSource) -> bool:
+    """Whether a field only adds to the one that a folder holds."""
+    if field == "seeds":
+        return asked.seeds >= held.seeds
+    if field == "images":
+        return asked.images >= held.images
+    if field == "data_fingerprint":
+        first = images[: held.images]
+        return len(first) == held.images and first.fingerprint() == held.data_fingerprint
+    if field in ("layers", "import_paths"):
+        return set(getattr(held, field)) <= set(getattr(asked, field))
+    if field == "strengths":
+        grids = dict(asked.strengths)
+        return all(set(grid) <= set(grids.get(name, ())) for name, grid in held.strengths)
+    return False
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:40]}…{text[-19:]}"
+
+
+def carry_over(state: State, held: Specification, asked: Specification) -> State:
+    """The state of a sweep that begins with everything that a smaller one has counted.
+
+    Args:
+        state: of the smaller one; what its trials counted without coming to their end is left.
+        held, asked: both specifications, of which the second one adds to the first.
+    """
+    state.rewind(held)
+    new = State.empty(asked)
+    place = (
+        _places([name for name, _ in held.strengths], [name for name, _ in asked.strengths]),
+        _places([name for name, _ in held.layers], [name for name, _ in asked.layers]),
+        _places(held.grid, asked.grid),
+        range(held.seeds),
+    )
+    # A last block that was not full is run again with the images that fill it.
+    grown = asked.images > held.images
+    blocks = held.images // held.block if grown else held.blocks
+    for name, values in state.trials.items():
+        new.trials[name][np.ix_(*place, range(blocks))] = values[..., :blocks]
+    seen = np.where(state.complete(held), held.images, state.carried)
+    new.carried[np.ix_(*place)] = np.minimum(seen, blocks * held.block)
+    if not grown:
+        new.clean.update(state.clean)
+    return new
+
+
+def _places(few: Sequence[Any], many: Sequence[Any]) -> list[int]:
+    return [list(many).index(each) for each in few]

@@ -1,0 +1,94 @@
+"""What a sweep has counted, and its labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrobust.engine.extend import carry_over
+from jaxrobust.engine.run import Plans
+from jaxrobust.engine.spec import Specification
+from jaxrobust.engine.state import State
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+from jaxrobust.results import CLEAN, TRIALS, labelled
+
+if TYPE_CHECKING:
+    import xarray
+
+_CARRIED = "carried"
+
+
+class Kept:
+    """What a sweep has counted.
+
+    Args:
+        network, spec, perturbations: of the sweep.
+
+    Attributes:
+        state: sums.
+        plans: how they were run.
+        finished: whether that is everything.
+    """
+
+    def __init__(
+        self, network: Network, spec: Specification, perturbations: Sequence[Perturbation]
+    ) -> None:
+        self.spec = spec
+        self.state = State.empty(spec)
+        self.plans: Plans = []
+        self.finished = False
+        self._coordinates = {
+            "perturbation": [name for name, _ in spec.strengths],
+            "layer": [name for name, _ in spec.layers],
+            "strength": [float(strength) for strength in spec.grid],
+        }
+        depth = [name for name, layer in network.layers.items() if layer.kernel is not None]
+        self._attributes = {
+            "network": spec.network,
+            "data": spec.data,
+            "classes": network.classes,
+            # As text, because netCDF has no attributes that are lists of text or mappings.
+            "depth": json.dumps(depth),
+            "identity": json.dumps({each.name: each.identity for each in perturbations}),
+            "specification": spec.hash,
+        }
+
+    @property
+    def result(self) -> xarray.Dataset:
+        """The labelled result, with its blocks."""
+        return labelled(self.arrays, self.record)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The sums by name."""
+        arrays = {TRIALS + name: values for name, values in self.state.trials.items()}
+        arrays |= {CLEAN + name: values for name, values in self.state.clean.items()}
+        return {**arrays, _CARRIED: self.state.carried}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the sums are of, for `json`."""
+        return {
+            "specification": self.spec.to_json(),
+            "plan": self.plans,
+            "finished": self.finished,
+            "coordinates": self._coordinates,
+            "attributes": {**self._attributes, "finished": int(self.finished)},
+        }
+
+    def take(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+        """Goes on from the arrays and the record of the same sweep or one that it extends."""
+
+        def those(prefix: str) -> dict[str, np.ndarray]:
+            return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+
+        held = Specification.from_json(record["specification"])
+        self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
+        if held == self.spec:
+            self.plans, self.finished = record["plan"], record["finished"]
+        else:
+            self.state = carry_over(self.state, held, self.spec)

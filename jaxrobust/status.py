@@ -1,0 +1,50 @@
+"""How far a sweep has come, read from its run folder while it runs or afterwards."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+from jaxrobust.durable.lock import is_locked
+from jaxrobust.durable.store import Store, has_checkpoints
+from jaxrobust.results import is_written, labelled, sum_blocks
+from jaxrobust.summary import text_table
+from jaxrobust.text import aligned
+
+
+def status(folder: str | Path) -> str:
+    """Trials done, rate, time left, and the accuracies that were saved last.
+
+    Args:
+        folder: of a run.
+
+    Raises:
+        FileNotFoundError: there is no sweep in the folder.
+    """
+    folder = Path(folder)
+    if not (folder / "sweep.json").exists():
+        raise FileNotFoundError(f"{folder} holds no sweep.json: not the folder of a sweep")
+    running = is_locked(folder)
+    found = None
+    if has_checkpoints(folder):
+        with closing(Store(folder, read_only=True)) as store:
+            found = store.load()
+    if found is None:
+        return "running: nothing is saved yet" if running else "not running: nothing was saved"
+    _, record = found
+    progress, images = record["progress"], record["specification"]["images"]
+    done, total = progress["done"], progress["total"]
+    finished = is_written(folder)
+    if finished:
+        state = "finished"
+    else:
+        state = "running" if running else "not running: the same command goes on with it"
+    rows = [("state", state), ("trials", f"{done // images:,} of {total // images:,}")]
+    if progress["seconds"]:
+        rate = progress["counted"] / progress["seconds"]
+        rows.append(("rate", f"{rate:,.0f} images/s"))
+        if rate and not finished:
+            rows.append(("time left", str(timedelta(seconds=round((total - done) / rate)))))
+    rows.append(("saved", record["saved"]))
+    return f"{aligned(rows)}\n\n{text_table(sum_blocks(labelled(*found)))}"
