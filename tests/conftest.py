@@ -1,4 +1,4 @@
-"""What every test runs under: two devices, strict promotion, reproducible randomness."""
+"""What every test runs under: one of eight devices, strict promotion, reproducible randomness."""
 
 import itertools
 import os
@@ -11,8 +11,10 @@ import hypothesis
 import jax
 import pytest
 
-# Set on import, before a test module can touch a device: the number is fixed from then on.
-jax.config.update("jax_num_cpu_devices", 2)
+# Set on import, before a test module can touch a device: the number is fixed from then on. A test
+# of several devices undoes the default.
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_default_device", jax.devices()[0])
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

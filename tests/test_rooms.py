@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxrobust"
 ROOMS = (
     "errors",
     "text",
+    "meshes",
     "jaxprs",
     "convolutions",
     "rounding",

@@ -1,18 +1,22 @@
-"""The damaged leaves of trials, made a few trials at a time."""
+"""The damaged leaves of trials, made a few trials at a time on every device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from jaxrobust.engine.job import Swept, batches
+from jaxrobust.engine.job import Swept, Trial, batches
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.spec import Specification
 from jaxrobust.layers import Layer, Leaf
+from jaxrobust.meshes import TRIALS, WHOLE, on_mesh
 from jaxrobust.perturbations import LinearDamage, Perturbation, damage, draw, linear_damage
 
 if TYPE_CHECKING:
@@ -21,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """What one call of the compiled program runs; padded at the end by repeating the last trial.
+    """What one call of the compiled program runs, the same number of trials on every device.
 
     Attributes:
-        trials: the (strength column, seed) of each, without padding.
+        trials: the (strength column, seed) of each, device by device; None where it is padding.
         leaves: path -> damaged leaf [trials, …], without a kernel that enters a product.
         linear: how the product follows from that of the undamaged kernel; None if it is the
             chunk's own.
-        rows: for each trial the row of the chunk's kernels that is its direction.
+        rows: for each trial the row of its device's kernels that is its direction.
     """
 
-    trials: tuple[tuple[int, int], ...]
+    trials: tuple[Trial | None, ...]
     leaves: dict[str, Array]
     linear: LinearDamage | None
     rows: np.ndarray
@@ -65,6 +69,7 @@ def chunks(
     layers: Sequence[Layer],
     kernel: Leaf | None,
     swept: Sequence[Swept],
+    mesh: Mesh,
 ) -> Iterator[Chunk]:
     """Draws the noise of some seeds at a time and damages leaves.
 
@@ -74,78 +79,120 @@ def chunks(
         kernel: the kernel whose product trials may share; None if every trial damages and
             multiplies its own.
         swept: perturbations that touch the same leaves of the layers.
+        mesh: the devices among which the trials of each perturbation are divided.
     """
     for each in swept:
-        count = min(plan.seeds_per_draw, each.seeds)
-        for first in range(0, each.seeds, count):
-            if each.are_done(each.of_seeds(first, count)):
+        shares = each.shares(mesh.shape["trial"])
+        firsts = [min((seed for _, seed in share), default=0) for share in shares]
+        spans = [
+            max((seed for _, seed in share), default=first) - first + 1
+            for first, share in zip(firsts, shares, strict=True)
+        ]
+        count = min(plan.seeds_per_draw, max(spans))
+        for start in range(0, max(spans), count):
+            drawn = [first + start for first in firsts]
+            trials = _of_seeds(shares, drawn, count)
+            if each.are_done(chain(*trials)):
                 continue
             # The last group is padded with draws that nobody uses, so nothing is recompiled.
-            seeds = np.arange(first, first + count, dtype=np.uint32)
-            noise = draw(each.perturbation, layers, spec.root, seeds)
+            seeds = np.concatenate([np.arange(count, dtype=np.uint32) + first for first in drawn])
+            noise = draw(each.perturbation, layers, spec.root, seeds, mesh)
+            cut = _Cut(spec, plan, each, mesh, noise, count, drawn, trials)
             if kernel is not None and is_linear(each.perturbation, layers, kernel):
-                yield from _linear(spec, plan, layers[0], kernel, each, seeds, noise[0])
+                yield from cut.linear(layers[0], kernel)
             else:
-                yield from _general(spec, plan, layers, kernel, each, seeds, noise)
+                yield from cut.general(layers, kernel)
 
 
-def _general(
-    spec: Specification,
-    plan: Plan,
-    layers: Sequence[Layer],
-    kernel: Leaf | None,
-    each: Swept,
-    seeds: np.ndarray,
-    noise: list[Any],
-) -> Iterator[Chunk]:
-    first = int(seeds[0])
-    for trials in batches(each.of_seeds(first, len(seeds)), plan.trials_per_step):
-        if each.are_done(trials):
-            continue
-        rows, strengths = _padded(spec, trials, first, plan.trials_per_step)
-        leaves = damage(each.perturbation, layers, noise, rows, strengths)
-        kernels = leaves.pop(kernel.path) if kernel else None
-        yield Chunk(each.row, kernels, (Step(trials, leaves, None, rows),))
+@dataclass(frozen=True)
+class _Cut:
+    """Trials whose noise is held at once, to be cut into steps.
+
+    Attributes:
+        spec, plan, each, mesh: what is run, how, where.
+        noise: of each layer, [devices · count, …].
+        count: how many seeds each device has drawn.
+        first: the first seed that each device has drawn.
+        trials: those of each device.
+    """
+
+    spec: Specification
+    plan: Plan
+    each: Swept
+    mesh: Mesh
+    noise: list[Any]
+    count: int
+    first: list[int]
+    trials: list[list[Trial]]
+
+    def general(self, layers: Sequence[Layer], kernel: Leaf | None) -> Iterator[Chunk]:
+        for trials in self._steps(self.trials):
+            padded, rows, strengths = self._padded(trials)
+            leaves = damage(self.each.perturbation, layers, self.noise, rows, strengths, self.mesh)
+            kernels = leaves.pop(kernel.path) if kernel else None
+            yield Chunk(self.each.row, kernels, (Step(padded, leaves, None, rows),))
+
+    def linear(self, layer: Layer, kernel: Leaf) -> Iterator[Chunk]:
+        (noise,) = self.noise
+        together = min(max(self.plan.trials_per_step // len(self.each.columns), 1), self.count)
+        for start in range(0, self.count, together):
+            steps = []
+            first = [seed + start for seed in self.first]
+            for trials in self._steps(_of_seeds(self.trials, first, together)):
+                padded, rows, strengths = self._padded(trials)
+                linear = linear_damage(
+                    self.each.perturbation, layer, kernel, noise, rows, strengths, self.mesh
+                )
+                steps.append(Step(padded, linear.leaves, linear, rows - start))
+            if steps:
+                directions = None
+                if self.each.perturbation.acts == "affine":
+                    directions = self._rows(noise[kernel.path], start, together)
+                yield Chunk(self.each.row, directions, tuple(steps))
+
+    def _steps(self, trials: Sequence[Sequence[Trial]]) -> Iterator[Sequence[Sequence[Trial]]]:
+        """What each device runs in one step after the other, without those that are done."""
+        width = self.plan.trials_per_step
+        for step in zip_longest(*(batches(own, width) for own in trials), fillvalue=()):
+            if not self.each.are_done(chain(*step)):
+                yield step
+
+    def _padded(
+        self, trials: Sequence[Sequence[Trial]]
+    ) -> tuple[tuple[Trial | None, ...], np.ndarray, list[Any]]:
+        """The trials of a step, for each the row of its seed's noise on its device, its strength.
+
+        A device with too few repeats its last one.
+        """
+        width = self.plan.trials_per_step
+        padded, rows, columns = [], [], []
+        for first, own in zip(self.first, trials, strict=True):
+            column, seed = own[-1] if own else (self.each.columns[0], first)
+            padded += [*own, *[None] * (width - len(own))]
+            for trial in padded[-width:]:
+                rows.append((trial[1] if trial else seed) - first)
+                columns.append(trial[0] if trial else column)
+        strengths = [self.spec.grid[column] for column in columns]
+        return tuple(padded), np.asarray(rows, np.int32), strengths
+
+    def _rows(self, values: Array, start: int, count: int) -> Array:
+        """Some rows of every device, the last one repeated behind the end; never a copy of all."""
+        if count == self.count:
+            return values
+        index = np.minimum(np.arange(start, start + count), self.count - 1)
+        return _take(self.mesh)(values, index)
 
 
-def _linear(
-    spec: Specification,
-    plan: Plan,
-    layer: Layer,
-    kernel: Leaf,
-    each: Swept,
-    seeds: np.ndarray,
-    noise: Any,
-) -> Iterator[Chunk]:
-    width = plan.trials_per_step
-    together = min(max(width // len(each.columns), 1), len(seeds))
-    for start in range(0, len(seeds), together):
-        first = int(seeds[start])
-        steps = []
-        for trials in batches(each.of_seeds(first, together), width):
-            if each.are_done(trials):
-                continue
-            rows, strengths = _padded(spec, trials, first, width)
-            linear = linear_damage(each.perturbation, layer, kernel, noise, rows + start, strengths)
-            steps.append(Step(trials, linear.leaves, linear, rows))
-        if steps:
-            directions = None
-            if each.perturbation.acts == "affine":
-                directions = _rows(noise[kernel.path], start, together)
-            yield Chunk(each.row, directions, tuple(steps))
+@cache
+def _take(mesh: Mesh) -> Callable[[Array, np.ndarray], Array]:
+    return on_mesh(partial(jnp.take, axis=0), mesh, [TRIALS, WHOLE], TRIALS)
 
 
-def _padded(
-    spec: Specification, trials: Sequence[tuple[int, int]], first: int, width: int
-) -> tuple[np.ndarray, list[Any]]:
-    """For each of `width` trials the row of its seed, counted from `first`, and its strength."""
-    full = [*trials, *[trials[-1]] * (width - len(trials))]
-    rows = np.asarray([seed - first for _, seed in full], np.int32)
-    return rows, [spec.grid[column] for column, _ in full]
-
-
-def _rows(values: Array, start: int, count: int) -> Array:
-    """Some consecutive rows, the last one repeated behind the end; all of them are not copied."""
-    if count == len(values):
-        return values
-    return jnp.take(values, np.minimum(np.arange(start, start + count), len(values) - 1), axis=0)
+def _of_seeds(
+    shares: Sequence[Sequence[Trial]], firsts: Sequence[int], count: int
+) -> list[list[Trial]]:
+    """Each device's trials of some consecutive seeds, from its own first one."""
+    return [
+        [(column, seed) for column, seed in share if first <= seed < first + count]
+        for first, share in zip(firsts, shares, strict=True)
+    ]

@@ -1,25 +1,27 @@
-"""All trials on one group of layers: its compiled programs and the loop over images and steps."""
+"""All trials on one group of layers: the loop over images and steps."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxrobust.engine.chunks import Chunk, Step, chunks, is_linear
-from jaxrobust.engine.clean import Clean, blocks_per_step
+from jaxrobust.engine.clean import Clean
 from jaxrobust.engine.compiling import on_this_device
-from jaxrobust.engine.job import Job, Swept, batches
+from jaxrobust.engine.job import Job, Swept, Trial, batches
 from jaxrobust.engine.plan import Plan, make_plan
-from jaxrobust.engine.score import score
+from jaxrobust.engine.programs import Programs
 from jaxrobust.hoist import split
 from jaxrobust.layers import Layer
+from jaxrobust.meshes import IMAGES, divided, mesh_of, sweep_devices
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 # One program alone leaves a CPU's cores idle between its loops, and an accelerator idle while the
 # host adds up sums.
 _SIDE_BY_SIDE = 3
+# Two programs that both wait for all devices, begun in another order on one of them, wait forever.
+_WAITING_FOR_ALL = Lock()
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,13 @@ class Sums:
 
     Attributes:
         row: index of the perturbation.
-        trials: the (strength column, seed) of each trial.
+        trials: as in `Step`.
         first_block: the block that the first sums are of.
-        values: quantity -> [trials, blocks], on the host, padding not yet cut off.
+        values: quantity -> [trials, blocks], on the host, padding with them.
     """
 
     row: int
-    trials: tuple[tuple[int, int], ...]
+    trials: tuple[Trial | None, ...]
     first_block: int
     values: dict[str, np.ndarray]
 
@@ -66,11 +70,8 @@ class _Data:
 class Group:
     """All trials on one group of layers that touch the same leaves.
 
-    Three compiled programs: `multiply` gives the products of what reaches the layer with the
-    kernels of a chunk, `mix` the products of trials that share them, `finish` the sums from there.
-
     Args:
-        job: the sweep.
+        job: the sweep; its parameters are on all devices.
         clean: the undamaged network's answers.
         number: index of the group of layers.
         layers: those that are damaged together.
@@ -93,62 +94,35 @@ class Group:
     ) -> None:
         self.job, self.clean, self.number = job, clean, number
         self.layers, self.swept, self.first_image = layers, swept, first_image
-        network, spec = job.network, job.spec
+        spec, devices = job.spec, sweep_devices(job.options.devices)
         how = {"hoist": job.options.hoist, "precision": spec.precision}
-        self.plan = plan = plan or make_plan(
-            split(network, touched, spec.block, **how),
+        self.plan = plan or make_plan(
+            split(job.network, touched, spec.block, **how),
             layers,
             [(each.perturbation, len(each.trials)) for each in swept],
             images=spec.images - first_image,
             batch=spec.block,
             seeds=spec.seeds,
+            devices=len(devices),
             options=job.options,
         )
-        parts = split(network, touched, plan.images_per_step, **how)
-        self._kernel = None
+        self._mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
+        parts = split(job.network, touched, self.plan.images_per_step, **how)
+        kernel = None
         if parts.product and job.options.share:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
-            self._kernel = leaves[parts.product.kernel]
-        kernel = self._kernel
-        sharing = bool(kernel) and any(
-            is_linear(each.perturbation, layers, kernel) for each in swept
+            kernel = leaves[parts.product.kernel]
+        self._kernel = kernel
+        self._programs = Programs(
+            parts,
+            self.plan,
+            self._mesh,
+            sharing=bool(kernel)
+            and any(is_linear(each.perturbation, layers, kernel) for each in swept),
+            block=spec.block,
+            metrics=job.metrics,
         )
-        blocks = blocks_per_step(plan.images_per_step, spec.block)
-
-        def prefix(params: Any, shared: Any, inputs: Array) -> tuple[list[Array], Array | None]:
-            residuals = parts.prefix(params, shared, inputs)
-            product = parts.multiply(None, params, shared, residuals) if sharing else None
-            return residuals, product
-
-        def multiply(kernels: Array, params: Any, shared: Any, residuals: list[Array]) -> Array:
-            return jax.vmap(lambda kernel: parts.multiply(kernel, params, shared, residuals))(
-                kernels
-            )
-
-        def mix(product: Array, directions: Any, rows: Any, scales: Any, factors: Any) -> Array:
-            def one_trial(row: Array, scale: Any, factor: Any) -> Array:
-                own = product if scale is None else product + scale * directions[row]
-                if factor is None:
-                    return own
-                shape = [1] * own.ndim
-                shape[parts.unit_axis] = -1
-                factor = factor.reshape(shape)
-                return jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
-
-            return jax.vmap(one_trial)(rows, scales, factors)
-
-        def finish(
-            product: Any, leaves: Any, params: Any, shared: Any, residuals: Any, *scoring: Array
-        ) -> dict[str, Array]:
-            def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
-                logits = parts.suffix(leaves, params, shared, residuals, product)
-                return score(logits, *scoring, blocks=blocks, metrics=job.metrics)
-
-            return jax.vmap(one_trial)(product, leaves)
-
-        self._shared = jax.jit(parts.shared)(network.params)
-        self._prefix, self._multiply = jax.jit(prefix), jax.jit(multiply)
-        self._mix, self._finish = jax.jit(mix), jax.jit(finish)
+        self._shared = self._programs.shared(job.network.params)
 
     def steps(self) -> Iterator[Sums]:
         """Runs everything; some steps are under way while the caller adds up earlier ones."""
@@ -167,37 +141,41 @@ class Group:
 
     def _work(self) -> Iterator[tuple[Chunk, Step, _Data, Array | None]]:
         """Every step, with the images that it looks at and what its chunk was multiplied to."""
-        plan = self.plan
-        made = chunks(self.job.spec, plan, self.layers, self._kernel, self.swept)
+        job, plan = self.job, self.plan
+        made = chunks(job.spec, plan, self.layers, self._kernel, self.swept, self._mesh)
+        together = plan.images_per_step * plan.image_devices
         held: dict[int, _Data] = {}
         for round in batches(made, plan.steps_per_round):
-            for start in range(self.first_image, self.job.spec.images, plan.images_per_step):
-                data = held.get(start) or self._data(start)
+            for start in range(self.first_image, job.spec.images, together):
+                data = held.get(start) or self._data(start, together)
                 if plan.keep_residuals:
                     held[start] = data
                 for chunk in round:
                     products = None
                     if chunk.kernels is not None:
-                        products = self._multiply(chunk.kernels, *self._given(data))
+                        products = self._programs.multiply(chunk.kernels, *self._given(data))
                     for step in chunk.steps:
                         yield chunk, step, data, products
 
     def _run(self, chunk: Chunk, step: Step, data: _Data, products: Array | None) -> Sums:
         if linear := step.linear:
-            products = self._mix(data.product, products, step.rows, linear.scales, linear.factors)
-        found = self._finish(products, step.leaves, *self._given(data), *data.scoring)
-        values = {name: np.asarray(value) for name, value in found.items()}
+            products = self._programs.mix(
+                data.product, products, step.rows, linear.scales, linear.factors
+            )
+        with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
+            found = self._programs.finish(products, step.leaves, *self._given(data), *data.scoring)
+            values = {name: np.asarray(value) for name, value in found.items()}
         return Sums(chunk.row, step.trials, data.first_block, values)
 
     def _given(self, data: _Data) -> tuple[Any, Any, list[Array]]:
         return self.job.network.params, self._shared, data.residuals
 
-    def _data(self, start: int) -> _Data:
+    def _data(self, start: int, size: int) -> _Data:
         job = self.job
-        batch = job.images.batch(job.network, start, self.plan.images_per_step, job.spec.block)
-        residuals, product = self._prefix(job.network.params, self._shared, batch.inputs)
+        batch = job.images.batch(job.network, start, size, job.spec.block)
+        residuals, product = self._programs.prefix(job.network.params, self._shared, batch.inputs)
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them
         predictions = self.clean.predictions[batch.index]
         scoring = (batch.labels, batch.present, predictions, logits, batch.block_of)
-        return _Data(batch.first_block, residuals, product, tuple(map(jnp.asarray, scoring)))
+        return _Data(batch.first_block, residuals, product, divided(scoring, self._mesh, IMAGES))

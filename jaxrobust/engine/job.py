@@ -19,6 +19,9 @@ from jaxrobust.perturbations import Perturbation
 
 _Item = TypeVar("_Item")
 
+Trial = tuple[int, int]
+"""The index of a strength in the specification's grid, and a seed."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,8 +54,8 @@ class Swept:
         columns: the indices of the strengths that are run.
         identity: the index of the strength that changes nothing, if it is asked for.
         seeds: how many seeds are run: one if it is deterministic.
-        left_out: the (strength column, seed) of trials that are not run here.
-        done: of trials that need not be run again; steps are cut as if they were, since a trial's
+        left_out: trials that are not run here.
+        done: trials that need not be run again; steps are cut as if they were, since a trial's
             sums may differ in the last bits with what is beside it.
     """
 
@@ -61,8 +64,8 @@ class Swept:
     columns: list[int]
     identity: int | None
     seeds: int
-    left_out: frozenset[tuple[int, int]] = frozenset()
-    done: frozenset[tuple[int, int]] = frozenset()
+    left_out: frozenset[Trial] = frozenset()
+    done: frozenset[Trial] = frozenset()
 
     @staticmethod
     def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[Swept]:
@@ -79,17 +82,18 @@ class Swept:
         return swept
 
     @property
-    def trials(self) -> list[tuple[int, int]]:
-        """The (strength column, seed) of every trial, seed by seed."""
-        return self.of_seeds(0, self.seeds)
+    def trials(self) -> list[Trial]:
+        """Every trial that is run, seed by seed."""
+        every = [(column, seed) for seed in range(self.seeds) for column in self.columns]
+        return [trial for trial in every if trial not in self.left_out]
 
-    def of_seeds(self, first: int, count: int) -> list[tuple[int, int]]:
-        """Those of some consecutive seeds, as far as they are run."""
-        seeds = range(first, min(first + count, self.seeds))
-        trials = [(column, seed) for seed in seeds for column in self.columns]
-        return [trial for trial in trials if trial not in self.left_out]
+    def shares(self, count: int) -> list[list[Trial]]:
+        """The trials in as many parts, as even as can be; the last ones may be empty."""
+        trials = self.trials
+        size = -(-len(trials) // count)
+        return [trials[start * size : (start + 1) * size] for start in range(count)]
 
-    def are_done(self, trials: Iterable[tuple[int, int]]) -> bool:
+    def are_done(self, trials: Iterable[Trial]) -> bool:
         """Whether none of these trials has to be run."""
         return all(trial in self.done for trial in trials)
 
@@ -102,7 +106,7 @@ class Swept:
         return replace(self, left_out=_trials(~wanted), done=_trials(done))
 
 
-def _trials(mask: np.ndarray) -> frozenset[tuple[int, int]]:
+def _trials(mask: np.ndarray) -> frozenset[Trial]:
     return frozenset((column, seed) for column, seed in np.argwhere(mask).tolist())
 
 

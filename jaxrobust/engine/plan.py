@@ -38,13 +38,15 @@ class Options:
     """How a sweep is to be run; never what it measures. None leaves the choice to the planner.
 
     Attributes:
-        memory: bytes that the sweep may use; by default half of what is free.
-        images_per_step: images in one call of the compiled program.
-        trials_per_step: trials in one call.
+        memory: bytes that the sweep may use of each device's memory, which the devices of a CPU
+            share; by default half of what is free.
+        images_per_step: images in one call of the compiled program on each device.
+        trials_per_step: trials in one call on each device.
         hoist: False runs the whole network for every trial, one after the other, to compare with:
             trials in one batch would share what the damage cannot reach.
         share: False computes the damaged layer's product for every trial, also where trials could
             share it, to compare with.
+        devices: how many devices of this process are used; all of them by default.
 
     Raises:
         SpecificationError: a number below 1.
@@ -55,9 +57,10 @@ class Options:
     trials_per_step: int | None = None
     hoist: bool = True
     share: bool = True
+    devices: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("memory", "images_per_step", "trials_per_step"):
+        for name in ("memory", "images_per_step", "trials_per_step", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SpecificationError(f"option {name}={value}: at least 1 is needed")
@@ -73,8 +76,10 @@ class Plan:
     """How the trials of one group of layers are run.
 
     Attributes:
+        trial_devices: among how many devices the trials are divided.
+        image_devices: among how many the images of each of these trials are divided.
         images_per_step, trials_per_step: as in `Options`.
-        seeds_per_draw: seeds whose draws are held at once.
+        seeds_per_draw: seeds whose draws a device holds at once.
         steps_per_round: steps' worth of damaged leaves that are made before the images are gone
             through.
         steps_under_way: steps that are begun before the first of them has been counted.
@@ -82,6 +87,8 @@ class Plan:
             than made anew for every round.
     """
 
+    trial_devices: int
+    image_devices: int
     images_per_step: int
     trials_per_step: int
     seeds_per_draw: int
@@ -111,6 +118,7 @@ def make_plan(
     images: int,
     batch: int,
     seeds: int,
+    devices: int,
     options: Options,
 ) -> Plan:
     """Plans the trials of one group of layers.
@@ -121,9 +129,14 @@ def make_plan(
         perturbations: each with its number of trials on this group.
         images, seeds: of the specification.
         batch: see `split`.
+        devices: how many there are.
         options: what the user has fixed.
     """
-    memory = options.budget
+    memory = options.budget // (devices if _on_cpu() else 1)
+    most_trials = max(trials for _, trials in perturbations)
+    trial_devices = max(n for n in range(1, devices + 1) if devices % n == 0 and n <= most_trials)
+    images = -(-images // (devices // trial_devices))
+    counts = [-(-trials // trial_devices) for _, trials in perturbations]
     held_bytes = (split.residual_bytes + split.product_bytes) / batch * images
     keep = held_bytes <= _at_most(memory // 2, _CPU_KEPT)
 
@@ -140,9 +153,9 @@ def make_plan(
         _enough_trials(split.suffix_operations * size / batch),
         held,
         _MOST_TRIALS_PER_STEP,
-        max(trials for _, trials in perturbations),
+        max(counts),
     )
-    trials = _least_padding([trials for _, trials in perturbations], trials)
+    trials = _least_padding(counts, trials)
     trials = options.trials_per_step or (trials if options.hoist else 1)
 
     waiting = _at_most(memory // 8, _CPU_UNDER_WAY)
@@ -151,6 +164,8 @@ def make_plan(
     noise = max(max(_noise_bytes(p, layers) for p, _ in perturbations), 1)
     draws = -(-seeds // min(max(min(memory // 8, _DRAWN_AT_ONCE) // noise, 1), seeds))
     return Plan(
+        trial_devices=trial_devices,
+        image_devices=devices // trial_devices,
         images_per_step=size,
         trials_per_step=trials,
         seeds_per_draw=-(-seeds // draws),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxrobust.engine.allocator import keep_freed_memory
@@ -19,6 +18,7 @@ from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.layers import Layer
+from jaxrobust.meshes import WHOLE, divided, mesh_of, sweep_devices
 
 Plans = list[dict[str, Any]]
 """For each group of layers what it was planned for, and how it was run."""
@@ -60,6 +60,9 @@ def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None])
     seen = state.trials["images"].sum(-1)
     done = sum(int(seen[each.row][:, each.columns, : each.seeds].sum()) for each in swept)
     # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
+    mesh = mesh_of(tuple(sweep_devices(job.options.devices)), 1)
+    network = replace(job.network, params=divided(job.network.params, mesh, WHOLE))
+    job = replace(job, network=network)
     parts = list(_parts(spec, swept, state.carried, complete))
     for group, described, steps in one_ahead(_begun(job, clean, parts, list(plans))):
         name, _ = spec.layers[group.number]
@@ -68,9 +71,9 @@ def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None])
         if entry not in plans:
             plans.append(entry)
         for step in steps:
-            for position, (column, seed) in enumerate(step.trials):
-                trial = (step.row, group.number, column, seed)
-                if not complete[trial]:
+            for position, named in enumerate(step.trials):
+                trial = named and (step.row, group.number, *named)
+                if trial and not complete[trial]:
                     own = {quantity: value[position] for quantity, value in step.values.items()}
                     state.add(trial, step.first_block, own)
                     done += int(own["images"].sum())
@@ -110,6 +113,7 @@ def _begun(
     job: Job, clean: Clean, parts: Iterable[_Part], plans: Plans
 ) -> Iterator[tuple[Group, dict[str, Any], Iterator[Sums]]]:
     """Each group, what its plan is for, and its steps, the first ones under way already."""
+    devices = sweep_devices(job.options.devices)
     for part in parts:
         number, first_image = part.number, part.first_image
         layers = [job.network.layers[name] for name in job.spec.layers[number][1]]
@@ -120,7 +124,8 @@ def _begun(
                 "layers": job.spec.layers[number][0],
                 "perturbations": [each.perturbation.name for each in alike],
                 "first_image": first_image,
-                "device": jax.devices()[0].device_kind,
+                "device": devices[0].device_kind,
+                "devices": len(devices),
                 "options": asdict(job.options),
             }
             plan = _settled(plans, described)

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from jax.sharding import Mesh
 
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, Leaf
+from jaxrobust.meshes import TRIALS, WHOLE, on_mesh
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
 
 
@@ -34,32 +36,41 @@ def trial_key(root: int, perturbation: str, layer: str, seed: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def draw_program(perturbation: Perturbation, layer: Layer) -> Callable[[Array], Any]:
-    """The compiled program `keys [seeds] -> noise [seeds, …]` of a layer without values."""
+def draw_program(
+    perturbation: Perturbation, layer: Layer, mesh: Mesh | None = None
+) -> Callable[[Array], Any]:
+    """The compiled program `keys [seeds] -> noise [seeds, …]` of a layer without values.
+
+    On a mesh every device draws for its part of the keys.
+    """
     draw = perturbation.draw or (lambda key, layer: ())
 
     def draws(keys: Array) -> Any:
         with jax.threefry_partitionable(True):
             return jax.vmap(lambda key: draw(key, layer))(keys)
 
-    return jax.jit(draws)
+    return on_mesh(draws, mesh, [TRIALS], TRIALS)
 
 
 @lru_cache(maxsize=4096)
-def apply_program(perturbation: Perturbation) -> Callable[..., dict[str, Array]]:
+def apply_program(
+    perturbation: Perturbation, mesh: Mesh | None = None
+) -> Callable[..., dict[str, Array]]:
     """The compiled program `(shared leaves, own leaves, noise, seed_of [trials], amounts)`.
 
     It returns the damaged leaves, [trials, …] each. Leaves, amounts and results are dictionaries
     by path; `seed_of` says which row of the noise a trial uses. Leaves come in two parts: those
     that all trials share, and those that each trial has its own of, [trials, …], because another
-    layer of its group has damaged them already.
+    layer of its group has damaged them already. On a mesh every device has its part of the trials
+    and of the noise, of which its `seed_of` gives rows.
     """
 
     def one_trial(shared: Leaves, own: Leaves, noise: Any, row: Any, amounts: Amounts) -> Any:
         noise = jax.tree.map(lambda rows: rows[row], noise)
         return dict(perturbation.apply({**shared, **own}, noise, amounts))
 
-    return jax.jit(jax.vmap(one_trial, in_axes=(None, 0, None, 0, 0)))
+    all_trials = jax.vmap(one_trial, in_axes=(None, 0, None, 0, 0))
+    return on_mesh(all_trials, mesh, [WHOLE, TRIALS, TRIALS, TRIALS, TRIALS], TRIALS)
 
 
 def draw_shapes(perturbation: Perturbation, layer: Layer) -> Any:
@@ -133,11 +144,18 @@ def _kind(array: Any) -> tuple[Any, Any]:
 
 
 def draw(
-    perturbation: Perturbation, layers: Sequence[Layer], root: int, seeds: Array | np.ndarray
+    perturbation: Perturbation,
+    layers: Sequence[Layer],
+    root: int,
+    seeds: Array | np.ndarray,
+    mesh: Mesh | None = None,
 ) -> list[Any]:
-    """The noise [seeds, …] of each layer for several seeds, int [seeds]."""
+    """The noise [seeds, …] of each layer for several seeds, int [seeds].
+
+    On a mesh the seeds of its first device along `trial` come first, and so on.
+    """
     return [
-        draw_program(perturbation, layer.without_values())(
+        draw_program(perturbation, layer.without_values(), mesh)(
             trial_key(root, perturbation.name, layer.name, seeds)
         )
         for layer in layers
@@ -150,6 +168,7 @@ def damage(
     noise: Sequence[Any],
     seed_of: np.ndarray,
     strengths: Sequence[Decimal],
+    mesh: Mesh | None = None,
 ) -> dict[str, Array]:
     """The damaged leaves of several trials, each on all the given layers.
 
@@ -157,8 +176,9 @@ def damage(
         perturbation: what is done.
         layers: what it is done to, one after the other.
         noise: what `draw` gave for these layers.
-        seed_of: for each trial the row of the noise, int32 [trials].
+        seed_of: for each trial the row of the noise, int32 [trials]; on a mesh of its device's.
         strengths: for each trial its strength.
+        mesh: the devices among which trials and noise are divided.
 
     Returns:
         Path -> damaged leaf [trials, …], for every leaf that the perturbation touches.
@@ -169,7 +189,7 @@ def damage(
         shared = {leaf.path: leaf.value for leaf in touched if leaf.path not in damaged}
         own = {leaf.path: damaged[leaf.path] for leaf in touched if leaf.path in damaged}
         amounts = _amounts(perturbation, layer, strengths)
-        damaged |= apply_program(perturbation)(shared, own, rows, seed_of, amounts)
+        damaged |= apply_program(perturbation, mesh)(shared, own, rows, seed_of, amounts)
     return damaged
 
 
@@ -183,7 +203,7 @@ class LinearDamage:
     Attributes:
         leaves: path -> damaged leaf [trials, …], of all touched leaves but the kernel.
         scales: float32 [trials]; None where there is no direction.
-        factors: [trials, units], one for each output unit; None where they are all 1.
+        factors: [trials, …], one for each output unit; None where they are all 1.
     """
 
     leaves: dict[str, Array]
@@ -198,6 +218,7 @@ def linear_damage(
     noise: Any,
     seed_of: np.ndarray,
     strengths: Sequence[Decimal],
+    mesh: Mesh | None = None,
 ) -> LinearDamage:
     """The damage of several trials, without their damaged kernels.
 
@@ -206,7 +227,7 @@ def linear_damage(
         layer: what it is done to.
         kernel: the leaf of the layer that enters a product.
         noise: what `draw` gave for the layer.
-        seed_of, strengths: as for `damage`.
+        seed_of, strengths, mesh: as for `damage`.
     """
     leaves = {leaf.path: leaf.value for leaf in perturbation.leaves(layer)}
     del leaves[kernel.path]
@@ -214,11 +235,10 @@ def linear_damage(
         leaves[kernel.path] = jnp.ones(kernel.unit_shape, kernel.dtype)
     amounts = _amounts(perturbation, layer, strengths)
     if leaves:
-        leaves = apply_program(perturbation)(leaves, {}, noise, seed_of, amounts)
+        leaves = apply_program(perturbation, mesh)(leaves, {}, noise, seed_of, amounts)
     if perturbation.acts == "affine":
         return LinearDamage(leaves, scales=amounts[kernel.path])
-    factors = leaves.pop(kernel.path)
-    return LinearDamage(leaves, factors=factors.reshape(len(factors), -1))
+    return LinearDamage(leaves, factors=leaves.pop(kernel.path))
 
 
 def _amounts(

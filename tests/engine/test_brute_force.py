@@ -155,12 +155,13 @@ def test_counts_do_not_depend_on_how_it_is_run(way: str, source: jr.ImageSource)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize(("width", "devices"), [(1, 1), (2, 4), (5, 1)])
 def test_damaged_weights_equal_those_of_perturb_to_the_bit(
-    name: str, width: int, source: jr.ImageSource, record_leaves: Callable
+    name: str, width: int, devices: int, source: jr.ImageSource, record_leaves: Callable
 ) -> None:
     net, _ = forward("chain")
-    seen = record_leaves(net, source, name, width)
+    with jax.default_device(None):
+        seen = record_leaves(net, source, name, width, devices)
     assert len(seen) == 2 * 3
     for (strength, seed), leaves in seen.items():
         damaged = jr.perturb(net, name, layer="conv2", strength=strength, seed=seed)
@@ -173,20 +174,22 @@ def record_leaves(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Runs a sweep and collects the very leaves that its suffix was called with."""
     from jaxrobust.engine import chunks
 
-    def record(net: jr.Network, source: jr.ImageSource, name: str, width: int) -> dict:
+    def record(
+        net: jr.Network, source: jr.ImageSource, name: str, width: int, devices: int
+    ) -> dict:
         seen = {}
-        damage = chunks.damage
+        step = chunks.Step
 
-        def recording(*arguments: Any) -> dict:
-            leaves = damage(*arguments)
-            *_, rows, strengths = arguments
-            for position, (row, strength) in enumerate(zip(rows, strengths, strict=True)):
-                own = {path: np.asarray(leaf[position]) for path, leaf in leaves.items()}
-                seen[float(strength), int(row)] = own
-            return leaves
+        def recording(trials: Any, leaves: Any, *rest: Any) -> Any:
+            for position, trial in enumerate(trials):
+                if trial:
+                    column, seed = trial
+                    own = {path: np.asarray(leaf[position]) for path, leaf in leaves.items()}
+                    seen[(0.3, 0.7)[column], seed] = own
+            return step(trials, leaves, *rest)
 
-        monkeypatch.setattr(chunks, "damage", recording)
-        options = jr.Options(trials_per_step=width, share=False)
+        monkeypatch.setattr(chunks, "Step", recording)
+        options = jr.Options(trials_per_step=width, share=False, devices=devices)
         jr.sweep(
             net,
             source[:10],

@@ -1,0 +1,68 @@
+"""Programs that run on several devices at once, each on its own part of the trials or images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+WHOLE = PartitionSpec()
+TRIALS = PartitionSpec("trial")
+IMAGES = PartitionSpec("image")
+IMAGES_AND_TRIALS = PartitionSpec("image", "trial")
+
+
+def sweep_devices(most: int | None = None) -> list[Any]:
+    """The devices of this process: JAX's default device where one is set, else all of them.
+
+    Args:
+        most: use no more than so many.
+    """
+    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    devices = [default] if isinstance(default, jax.Device) else jax.local_devices()
+    return devices[:most]
+
+
+@cache
+def mesh_of(devices: tuple[Any, ...], image_devices: int) -> Mesh:
+    """A mesh with the axes `trial` and `image`.
+
+    Args:
+        devices: all of them.
+        image_devices: the size of `image`, which divides their number.
+    """
+    grid = np.asarray(devices).reshape(-1, image_devices)
+    return Mesh(grid, ("trial", "image"), axis_types=(AxisType.Auto,) * 2)
+
+
+def on_mesh(
+    function: Callable[..., Any],
+    mesh: Mesh | None,
+    given: Sequence[PartitionSpec],
+    made: PartitionSpec,
+) -> Callable[..., Any]:
+    """Compiles a function that every device of a mesh calls with its own part of the arguments.
+
+    Nothing is passed between devices unless the function asks for it.
+
+    Args:
+        function: takes and gives arrays, or pytrees of them.
+        mesh: None compiles the function as it is.
+        given: how each argument is divided.
+        made: how the parts make up the result.
+    """
+    if mesh is None:
+        return jax.jit(function)
+    mapped = jax.shard_map(
+        function, mesh=mesh, in_specs=tuple(given), out_specs=made, check_vma=False
+    )
+    return jax.jit(mapped, in_shardings=tuple(NamedSharding(mesh, each) for each in given))
+
+
+def divided(values: Any, mesh: Mesh, how: PartitionSpec) -> Any:
+    """The same arrays, divided among the devices of a mesh; `WHOLE` gives every device a copy."""
+    return jax.device_put(values, NamedSharding(mesh, how))
