@@ -188,7 +188,7 @@ def damage(
         touched = perturbation.leaves(layer)
         shared = {leaf.path: leaf.value for leaf in touched if leaf.path not in damaged}
         own = {leaf.path: damaged[leaf.path] for leaf in touched if leaf.path in damaged}
-        amounts = _amounts(perturbation, layer, strengths)
+        amounts = amounts_of(perturbation, layer, strengths)
         damaged |= apply_program(perturbation, mesh)(shared, own, rows, seed_of, amounts)
     return damaged
 
@@ -233,7 +233,7 @@ def linear_damage(
     del leaves[kernel.path]
     if perturbation.acts == "units":
         leaves[kernel.path] = jnp.ones(kernel.unit_shape, kernel.dtype)
-    amounts = _amounts(perturbation, layer, strengths)
+    amounts = amounts_of(perturbation, layer, strengths)
     if leaves:
         leaves = apply_program(perturbation, mesh)(leaves, {}, noise, seed_of, amounts)
     if perturbation.acts == "affine":
@@ -241,9 +241,10 @@ def linear_damage(
     return LinearDamage(leaves, factors=leaves.pop(kernel.path))
 
 
-def _amounts(
+def amounts_of(
     perturbation: Perturbation, layer: Layer, strengths: Sequence[Decimal]
 ) -> dict[str, Any]:
+    """For each leaf what several trials change: uint32 counts or float32 scales, [trials]."""
     by_strength = {s: perturbation.amount(layer, s) for s in dict.fromkeys(strengths)}
     return _stack([by_strength[strength] for strength in strengths])
 
