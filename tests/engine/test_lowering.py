@@ -1,6 +1,5 @@
 """The programs of a sweep lowered for accelerators that are not here."""
 
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +24,7 @@ MESH = mesh_of((jax.devices()[0],), 1)
 SLOW = pytest.mark.slow
 
 
-def lowered(program: Callable, *given: Any) -> Any:
+def lowered(program: Any, *given: Any) -> Any:
     """The shapes that a program gives, once it has been lowered for both kinds of accelerator."""
     for platform in ("tpu", "cuda"):
         exported = jax.export.export(program, platforms=[platform])(*given)
