@@ -35,7 +35,7 @@ class Batch:
         index: int [batch], their positions.
         inputs: float32 [batch, height, width, channels], on the device.
         labels: int32 [batch].
-        present: bool [batch], False for the padding behind the last image.
+        present: bool [batch], False for the padding at the end.
         first_block: the block of the first image.
         block_of: int32 [batch], the block of each, counted from the first one.
     """
@@ -76,10 +76,12 @@ class Images:
         """
         return Images(source.crops(network.preprocessing, report), source.labels)
 
-    def batch(self, network: Network, start: int, size: int, block: int) -> Batch:
-        """`size` images from `start`, the last image repeated behind the end."""
+    def batch(
+        self, network: Network, start: int, size: int, block: int, stop: int | None = None
+    ) -> Batch:
+        """`size` images from `start`, the last one repeated; those from `stop` are padding."""
         index = np.arange(start, start + size)
-        present, first = index < len(self.labels), start // block
+        present, first = index < (stop or len(self.labels)), start // block
         block_of = (index // block - first).astype(np.int32)
         index = np.minimum(index, len(self.labels) - 1)
         # On the device, where it is faster, and where bytes are four times quicker to bring.

@@ -73,10 +73,9 @@ def carry_over(state: State, held: Specification, asked: Specification) -> State
     """The state of a sweep that begins with everything that a smaller one has counted.
 
     Args:
-        state: of the smaller one; what its trials counted without coming to their end is left.
+        state: of the smaller one; blocks that were not counted wholly are left.
         held, asked: both specifications, of which the second one adds to the first.
     """
-    state.rewind(held)
     new = State.empty(asked)
     place = (
         _places([name for name, _ in held.strengths], [name for name, _ in asked.strengths]),
@@ -87,10 +86,11 @@ def carry_over(state: State, held: Specification, asked: Specification) -> State
     # A last block that was not full is run again with the images that fill it.
     grown = asked.images > held.images
     blocks = held.images // held.block if grown else held.blocks
+    carried = state.counted[..., :blocks]
     for name, values in state.trials.items():
-        new.trials[name][np.ix_(*place, range(blocks))] = values[..., :blocks]
-    seen = np.where(state.complete(held), held.images, state.carried)
-    new.carried[np.ix_(*place)] = np.minimum(seen, blocks * held.block)
+        kept = np.where(carried, values[..., :blocks], np.zeros((), values.dtype))
+        new.trials[name][np.ix_(*place, range(blocks))] = kept
+    new.carried[np.ix_(*place, range(blocks))] = carried
     if not grown:
         new.clean.update(state.clean)
     return new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from jaxrobust.engine.programs import Programs
 from jaxrobust.hoist import split
 from jaxrobust.layers import Layer
 from jaxrobust.meshes import IMAGES, divided, mesh_of, sweep_devices
+from jaxrobust.perturbations import Perturbation
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -51,18 +52,32 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Task:
+    """Trials on a group of layers that look at the same images.
+
+    Attributes:
+        swept: the perturbations, without other trials.
+        runs: the first image of each run of consecutive ones, and the one behind its last.
+    """
+
+    swept: list[Swept]
+    runs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class _Data:
     """Some images, as far as the steps need them.
 
     Attributes:
         first_block: the block of the first image.
-        residuals: what the undamaged network hands on to the suffix.
+        undamaged: the parameters, what depends on them alone, and what the undamaged network hands
+            on to the suffix.
         product: that of the undamaged kernel, if trials share it.
         scoring: what the logits are compared with, and the block of each image.
     """
 
     first_block: int
-    residuals: list[Array]
+    undamaged: tuple[Any, Any, list[Array]]
     product: Array | None
     scoring: tuple[Array, ...]
 
@@ -76,8 +91,8 @@ class Group:
         number: index of the group of layers.
         layers: those that are damaged together.
         touched: paths of the damaged leaves.
-        swept: the perturbations that touch them.
-        first_image: the first one that is run, the first of a block.
+        perturbations: those that touch them, each with the most trials that are run together.
+        images: the longest run of consecutive images that they look at.
         plan: how to run it, if that was settled before.
     """
 
@@ -88,19 +103,19 @@ class Group:
         number: int,
         layers: Sequence[Layer],
         touched: Sequence[str],
-        swept: Sequence[Swept],
-        first_image: int = 0,
+        perturbations: Sequence[tuple[Perturbation, int]],
+        images: int,
         plan: Plan | None = None,
     ) -> None:
-        self.job, self.clean, self.number = job, clean, number
-        self.layers, self.swept, self.first_image = layers, swept, first_image
+        self.job, self.clean, self.number, self.layers = job, clean, number, layers
         spec, devices = job.spec, sweep_devices(job.options.devices)
         how = {"hoist": job.options.hoist, "precision": spec.precision}
         self.plan = plan or make_plan(
             split(job.network, touched, spec.block, **how),
             layers,
-            [(each.perturbation, len(each.trials)) for each in swept],
-            images=spec.images - first_image,
+            perturbations,
+            images=spec.images,
+            run=images,
             batch=spec.block,
             seeds=spec.seeds,
             devices=len(devices),
@@ -118,19 +133,23 @@ class Group:
             self.plan,
             self._mesh,
             sharing=bool(kernel)
-            and any(is_linear(each.perturbation, layers, kernel) for each in swept),
+            and any(
+                is_linear(each, layers, kernel)
+                for each in job.perturbations
+                if each.touched(layers) == tuple(touched)
+            ),
             block=spec.block,
             metrics=job.metrics,
         )
-        self._shared = self._programs.shared(job.network.params)
+        self._together = self.plan.images_per_step * self.plan.image_devices
 
-    def steps(self) -> Iterator[Sums]:
-        """Runs everything; some steps are under way while the caller adds up earlier ones."""
+    def steps(self, tasks: Iterable[Task]) -> Iterator[Sums]:
+        """Runs tasks; some steps are under way while the caller adds up earlier ones."""
         under_way: deque[Future[Sums]] = deque()
         run = on_this_device(self._run)
         pool = ThreadPoolExecutor(_SIDE_BY_SIDE)
         try:
-            for work in self._work():
+            for work in self._work(tasks):
                 under_way.append(pool.submit(run, *work))
                 if len(under_way) > self.plan.steps_under_way:
                     yield under_way.popleft().result()
@@ -139,23 +158,30 @@ class Group:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _work(self) -> Iterator[tuple[Chunk, Step, _Data, Array | None]]:
+    def _work(self, tasks: Iterable[Task]) -> Iterator[tuple[Chunk, Step, _Data, Array | None]]:
         """Every step, with the images that it looks at and what its chunk was multiplied to."""
-        job, plan = self.job, self.plan
-        made = chunks(job.spec, plan, self.layers, self._kernel, self.swept, self._mesh)
-        together = plan.images_per_step * plan.image_devices
-        held: dict[int, _Data] = {}
-        for round in batches(made, plan.steps_per_round):
-            for start in range(self.first_image, job.spec.images, together):
-                data = held.get(start) or self._data(start, together)
-                if plan.keep_residuals:
-                    held[start] = data
-                for chunk in round:
-                    products = None
-                    if chunk.kernels is not None:
-                        products = self._programs.multiply(chunk.kernels, *self._given(data))
-                    for step in chunk.steps:
-                        yield chunk, step, data, products
+        spec, plan = self.job.spec, self.plan
+        shared = self._programs.shared(self.job.network.params)
+        held: dict[tuple[int, int], _Data] = {}
+        for task in tasks:
+            made = chunks(spec, plan, self.layers, self._kernel, task.swept, self._mesh)
+            for round in batches(made, plan.steps_per_round):
+                for images in self._images(task):
+                    data = held.get(images) or self._data(*images, shared)
+                    if plan.keep_residuals:
+                        held[images] = data
+                    for chunk in round:
+                        products = None
+                        if chunk.kernels is not None:
+                            products = self._programs.multiply(chunk.kernels, *data.undamaged)
+                        for step in chunk.steps:
+                            yield chunk, step, data, products
+
+    def _images(self, task: Task) -> Iterator[tuple[int, int]]:
+        """The first image of each step, and where those that it counts end."""
+        for first, stop in task.runs:
+            for start in range(first, stop, self._together):
+                yield start, min(start + self._together, stop)
 
     def _run(self, chunk: Chunk, step: Step, data: _Data, products: Array | None) -> Sums:
         if linear := step.linear:
@@ -163,19 +189,17 @@ class Group:
                 data.product, products, step.rows, linear.scales, linear.factors
             )
         with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
-            found = self._programs.finish(products, step.leaves, *self._given(data), *data.scoring)
+            found = self._programs.finish(products, step.leaves, *data.undamaged, *data.scoring)
             values = {name: np.asarray(value) for name, value in found.items()}
         return Sums(chunk.row, step.trials, data.first_block, values)
 
-    def _given(self, data: _Data) -> tuple[Any, Any, list[Array]]:
-        return self.job.network.params, self._shared, data.residuals
-
-    def _data(self, start: int, size: int) -> _Data:
-        job = self.job
-        batch = job.images.batch(job.network, start, size, job.spec.block)
-        residuals, product = self._programs.prefix(job.network.params, self._shared, batch.inputs)
+    def _data(self, start: int, stop: int, shared: Any) -> _Data:
+        job, params = self.job, self.job.network.params
+        batch = job.images.batch(job.network, start, self._together, job.spec.block, stop)
+        residuals, product = self._programs.prefix(params, shared, batch.inputs)
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them
         predictions = self.clean.predictions[batch.index]
         scoring = (batch.labels, batch.present, predictions, logits, batch.block_of)
-        return _Data(batch.first_block, residuals, product, divided(scoring, self._mesh, IMAGES))
+        undamaged = params, shared, residuals
+        return _Data(batch.first_block, undamaged, product, divided(scoring, self._mesh, IMAGES))

@@ -116,6 +116,7 @@ def make_plan(
     perturbations: Sequence[tuple[Perturbation, int]],
     *,
     images: int,
+    run: int,
     batch: int,
     seeds: int,
     devices: int,
@@ -128,6 +129,7 @@ def make_plan(
         layers: the layers of the group.
         perturbations: each with its number of trials on this group.
         images, seeds: of the specification.
+        run: the longest run of consecutive images that trials look at.
         batch: see `split`.
         devices: how many there are.
         options: what the user has fixed.
@@ -135,14 +137,14 @@ def make_plan(
     memory = options.budget // (devices if _on_cpu() else 1)
     most_trials = max(trials for _, trials in perturbations)
     trial_devices = max(n for n in range(1, devices + 1) if devices % n == 0 and n <= most_trials)
-    images = -(-images // (devices // trial_devices))
+    images, run = (-(-count // (devices // trial_devices)) for count in (images, run))
     counts = [-(-trials // trial_devices) for _, trials in perturbations]
     held_bytes = (split.residual_bytes + split.product_bytes) / batch * images
     keep = held_bytes <= _at_most(memory // 2, _CPU_KEPT)
 
     # Trials × images that fit beside each other in the suffix.
     fit = max(int(_working_set(memory) * batch / max(split.suffix_peak_bytes, 1)), 1)
-    size = images_per_step(split, batch, images=images, memory=memory, most=fit)
+    size = images_per_step(split, batch, images=run, memory=memory, most=fit)
     size = options.images_per_step or size
 
     leaves = [leaf for layer in layers for leaf in layer.leaves]

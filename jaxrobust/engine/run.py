@@ -3,135 +3,177 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from jaxrobust.engine.allocator import keep_freed_memory
-from jaxrobust.engine.clean import Clean, evaluate_clean
+from jaxrobust.engine.clean import evaluate_clean
 from jaxrobust.engine.compiling import one_ahead
-from jaxrobust.engine.group import Group, Sums
+from jaxrobust.engine.group import Group, Sums, Task
 from jaxrobust.engine.job import Job, Swept
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.layers import Layer
 from jaxrobust.meshes import WHOLE, divided, mesh_of, sweep_devices
+from jaxrobust.perturbations import Perturbation
 
 Plans = list[dict[str, Any]]
 """For each group of layers what it was planned for, and how it was run."""
 
 
-def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None]) -> None:
-    """Runs a sweep, adding every step's sums to its state as they come.
+class Runner:
+    """Runs trials of a job, as often as it is asked to.
 
     Args:
         job: what to run, on what.
-        state: what was counted before: its complete trials are not run again, others from where
-            they were carried over.
-        plans: of what was run before, which are followed as long as device and options are the
-            same; those of other groups are added.
-        added: called after every step with the trial-images that are done, and all of them.
-    """
-    keep_freed_memory()
-    spec = job.spec
-    job.report("undamaged", 0, 0)
-    clean = evaluate_clean(
-        job.network,
-        job.images,
-        spec.block,
-        metrics=job.metrics,
-        precision=spec.precision,
-        memory=job.options.memory,
-    )
-    if not state.clean["images"].any():
-        state.clean.update(clean.sums)
-    swept = Swept.of(spec, job.perturbations)
-    for each in swept:
-        if each.identity is not None:
-            state.fill_identity(each.row, each.identity, each.seeds)
-
-    state.rewind(spec)
-    complete = state.complete(spec)
-    swept = [each for each in swept if each.trials]
-    total = sum(len(each.trials) for each in swept) * len(spec.layers) * spec.images
-    seen = state.trials["images"].sum(-1)
-    done = sum(int(seen[each.row][:, each.columns, : each.seeds].sum()) for each in swept)
-    # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
-    mesh = mesh_of(tuple(sweep_devices(job.options.devices)), 1)
-    network = replace(job.network, params=divided(job.network.params, mesh, WHOLE))
-    job = replace(job, network=network)
-    parts = list(_parts(spec, swept, state.carried, complete))
-    for group, described, steps in one_ahead(_begun(job, clean, parts, list(plans))):
-        name, _ = spec.layers[group.number]
-        job.report(name, done, total)
-        entry = {**described, **asdict(group.plan)}
-        if entry not in plans:
-            plans.append(entry)
-        for step in steps:
-            for position, named in enumerate(step.trials):
-                trial = named and (step.row, group.number, *named)
-                if trial and not complete[trial]:
-                    own = {quantity: value[position] for quantity, value in step.values.items()}
-                    state.add(trial, step.first_block, own)
-                    done += int(own["images"].sum())
-            added(done, total)
-            job.report(name, done, total)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The trials on one group of layers that begin with the same image.
 
     Attributes:
-        number: index of the group of layers.
-        first_image: the first one that they have not seen.
-        swept: the perturbations, without other trials.
+        clean: the undamaged network's answers.
     """
 
-    number: int
-    first_image: int
-    swept: list[Swept]
+    def __init__(self, job: Job) -> None:
+        keep_freed_memory()
+        spec = job.spec
+        job.report("undamaged", 0, 0)
+        self.clean = evaluate_clean(
+            job.network,
+            job.images,
+            spec.block,
+            metrics=job.metrics,
+            precision=spec.precision,
+            memory=job.options.memory,
+        )
+        self._devices = sweep_devices(job.options.devices)
+        params = divided(job.network.params, mesh_of(tuple(self._devices), 1), WHOLE)
+        self._job = replace(job, network=replace(job.network, params=params))
+        self._groups: dict[tuple[int, tuple[str, ...]], Group] = {}
+
+    def run(
+        self,
+        state: State,
+        seeds: int,
+        plans: Plans,
+        added: Callable[[int, int], None],
+        wanted: np.ndarray | None = None,
+    ) -> None:
+        """Adds every step's sums to a state as they come.
+
+        Args:
+            state: what was counted before, which is not counted again.
+            seeds: how many the state has room for.
+            plans: of what was run before, which are followed as long as device and options are
+                the same; those of other groups are added.
+            added: called after every step with the trial-images that are done, and all of them.
+            wanted: the blocks that each trial is to see, bool [perturbation, layer, strength,
+                seed, block]; all by default.
+        """
+        job = self._job
+        if not state.clean["images"].any():
+            state.clean.update(self.clean.sums)
+        swept = Swept.of(replace(job.spec, seeds=seeds), job.perturbations)
+        exist = np.zeros_like(state.carried)
+        for each in swept:
+            if each.identity is not None:
+                state.fill_identity(each.row, each.identity, each.seeds)
+            exist[each.row][:, each.columns, : each.seeds] = True
+        wanted = exist if wanted is None else exist & wanted
+
+        state.rewind(wanted)
+        complete = state.complete(wanted)
+        total = int((wanted * state.clean["images"]).sum())
+        done = int((wanted * state.trials["images"]).sum())
+        tasks = list(_tasks(job.spec, swept, wanted & ~state.carried, complete))
+        # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
+        for group, described, steps in one_ahead(self._begun(tasks, list(plans))):
+            name, _ = job.spec.layers[group.number]
+            job.report(name, done, total)
+            entry = {**described, **asdict(group.plan)}
+            if entry not in plans:
+                plans.append(entry)
+            for step in steps:
+                for position, named in enumerate(step.trials):
+                    trial = named and (step.row, group.number, *named)
+                    if trial and not complete[trial]:
+                        own = {key: values[position] for key, values in step.values.items()}
+                        state.add(trial, step.first_block, own)
+                        done += int(own["images"].sum())
+                added(done, total)
+                job.report(name, done, total)
+
+    def _begun(
+        self, tasks: Iterable[tuple[int, list[Task]]], plans: Plans
+    ) -> Iterator[tuple[Group, dict[str, Any], Iterator[Sums]]]:
+        """Each group, what its plan is for, and its steps, the first ones under way already."""
+        for number, on_layers in tasks:
+            name, members = self._job.spec.layers[number]
+            layers = [self._job.network.layers[each] for each in members]
+            for touched, alike in _by_leaves(layers, on_layers).items():
+                if all(_are_done(task.swept) for task in alike):
+                    continue
+                trials: dict[Perturbation, int] = {}
+                for each in chain.from_iterable(task.swept for task in alike):
+                    before = trials.get(each.perturbation, 0)
+                    trials[each.perturbation] = max(before, len(each.trials))
+                images = max(stop - start for task in alike for start, stop in task.runs)
+                described = {
+                    "layers": name,
+                    "perturbations": {each.name: count for each, count in trials.items()},
+                    "images": images,
+                    "device": self._devices[0].device_kind,
+                    "devices": len(self._devices),
+                    "options": asdict(self._job.options),
+                }
+                group = self._groups.get((number, touched))
+                if group is None:
+                    group = self._groups[number, touched] = Group(
+                        self._job,
+                        self.clean,
+                        number,
+                        layers,
+                        touched,
+                        list(trials.items()),
+                        images,
+                        _settled(plans, described),
+                    )
+                steps = group.steps(alike)
+                yield group, described, chain([next(steps)], steps)
 
 
-def _parts(
-    spec: Specification, swept: Sequence[Swept], carried: np.ndarray, complete: np.ndarray
-) -> Iterator[_Part]:
+def _tasks(
+    spec: Specification, swept: Sequence[Swept], lacking: np.ndarray, complete: np.ndarray
+) -> Iterator[tuple[int, list[Task]]]:
+    """For each group of layers its trials by the blocks that they have not seen."""
     for number in range(len(spec.layers)):
-        for first_image in np.unique(carried[:, number]).tolist():
-            if first_image == spec.images:
+        on_layers = []
+        for blocks in np.unique(lacking[:, number].reshape(-1, spec.blocks), axis=0):
+            if not blocks.any():
                 continue
-            begin = carried[:, number] == first_image
-            own = [each.part(begin[each.row], complete[each.row, number]) for each in swept]
-            if not all(each.are_done(each.trials) for each in own):
-                yield _Part(number, first_image, [each for each in own if each.trials])
+            those = (lacking[:, number] == blocks).all(-1)
+            own = [each.part(those[each.row], complete[each.row, number]) for each in swept]
+            own = [each for each in own if each.trials]
+            if not _are_done(own):
+                on_layers.append(Task(own, _runs(spec, np.flatnonzero(blocks))))
+        if on_layers:
+            yield number, on_layers
 
 
-def _begun(
-    job: Job, clean: Clean, parts: Iterable[_Part], plans: Plans
-) -> Iterator[tuple[Group, dict[str, Any], Iterator[Sums]]]:
-    """Each group, what its plan is for, and its steps, the first ones under way already."""
-    devices = sweep_devices(job.options.devices)
-    for part in parts:
-        number, first_image = part.number, part.first_image
-        layers = [job.network.layers[name] for name in job.spec.layers[number][1]]
-        for touched, alike in _by_leaves(layers, part.swept).items():
-            if all(each.are_done(each.trials) for each in alike):
-                continue
-            described = {
-                "layers": job.spec.layers[number][0],
-                "perturbations": [each.perturbation.name for each in alike],
-                "first_image": first_image,
-                "device": devices[0].device_kind,
-                "devices": len(devices),
-                "options": asdict(job.options),
-            }
-            plan = _settled(plans, described)
-            group = Group(job, clean, number, layers, touched, alike, first_image, plan)
-            steps = group.steps()
-            yield group, described, chain([next(steps)], steps)
+def _are_done(swept: Iterable[Swept]) -> bool:
+    return all(each.are_done(each.trials) for each in swept)
+
+
+def _runs(spec: Specification, blocks: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """The images of some blocks: all from a first one on, or block by block.
+
+    Trials that see different blocks share what the undamaged network makes of each block.
+    """
+    first = int(blocks[0])
+    if len(blocks) == spec.blocks - first:
+        return ((first * spec.block, spec.images),)
+    return tuple((b * spec.block, min((b + 1) * spec.block, spec.images)) for b in blocks.tolist())
 
 
 def _settled(plans: Plans, described: dict[str, Any]) -> Plan | None:
@@ -142,12 +184,13 @@ def _settled(plans: Plans, described: dict[str, Any]) -> Plan | None:
     return None
 
 
-def _by_leaves(
-    layers: Sequence[Layer], swept: Sequence[Swept]
-) -> dict[tuple[str, ...], list[Swept]]:
-    """The perturbations by the leaves that they touch: those alike share compiled programs."""
-    alike: dict[tuple[str, ...], list[Swept]] = {}
-    for each in swept:
-        paths = {leaf.path for layer in layers for leaf in each.perturbation.leaves(layer)}
-        alike.setdefault(tuple(sorted(paths)), []).append(each)
+def _by_leaves(layers: Sequence[Layer], tasks: Sequence[Task]) -> dict[tuple[str, ...], list[Task]]:
+    """The tasks by the leaves that are touched: perturbations alike share compiled programs."""
+    alike: dict[tuple[str, ...], list[Task]] = {}
+    for task in tasks:
+        own: dict[tuple[str, ...], list[Swept]] = {}
+        for each in task.swept:
+            own.setdefault(each.perturbation.touched(layers), []).append(each)
+        for touched, swept in own.items():
+            alike.setdefault(touched, []).append(replace(task, swept=swept))
     return alike

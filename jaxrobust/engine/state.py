@@ -23,8 +23,8 @@ class State:
             [perturbation, layer, strength, seed, block]. A trial that was not run has seen 0
             images.
         clean: the same of the undamaged network, each [block].
-        carried: int32 [perturbation, layer, strength, seed], how many of the first images were
-            counted by the sweep that this one extends: whole blocks, or all images.
+        carried: bool [perturbation, layer, strength, seed, block], which blocks were counted by the
+            sweep that this one extends.
     """
 
     trials: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ class State:
     def check_size(spec: Specification, memory: int) -> None:
         """Raises SpecificationError if the state would not fit into a quarter of the memory."""
         cells = len(spec.strengths) * len(spec.layers) * len(spec.grid) * spec.seeds * spec.blocks
-        size = cells * (4 * len(COUNTS) + 8 * (1 + len(spec.metrics)))
+        size = cells * (4 * len(COUNTS) + 8 * (1 + len(spec.metrics)) + 1)
         if size > memory // 4:
             raise SpecificationError(
                 f"{cells:,} trials × blocks need {size / 2**30:.1f} GiB of sums, more than a "
@@ -51,17 +51,29 @@ class State:
         return State(
             trials={name: np.zeros(shape, kind) for name, kind in kinds.items()},
             clean={name: np.zeros(spec.blocks, kind) for name, kind in kinds.items()},
-            carried=np.zeros(shape[:-1], np.int32),
+            carried=np.zeros(shape, bool),
         )
 
-    def complete(self, spec: Specification) -> np.ndarray:
-        """Which trials have seen all images: bool [perturbation, layer, strength, seed]."""
-        return self.trials["images"].sum(-1) == spec.images
+    @property
+    def counted(self) -> np.ndarray:
+        """Which blocks trials have seen wholly: bool, as `carried`."""
+        seen = self.trials["images"]
+        return np.equal(seen, self.clean["images"]) & np.greater(seen, 0)
 
-    def rewind(self, spec: Specification) -> None:
+    def complete(self, wanted: np.ndarray) -> np.ndarray:
+        """Which trials have seen all that they are to see.
+
+        Args:
+            wanted: the blocks that each trial is to see: bool, as `carried`.
+
+        Returns:
+            Bool [perturbation, layer, strength, seed].
+        """
+        return (self.counted | ~wanted).all(-1)
+
+    def rewind(self, wanted: np.ndarray) -> None:
         """Takes back what trials have counted that did not come to their end."""
-        new = np.arange(spec.blocks) >= -(-self.carried[..., None] // spec.block)
-        unfinished = new & ~self.complete(spec)[..., None]
+        unfinished = ~self.carried & ~self.complete(wanted)[..., None]
         for values in self.trials.values():
             values[unfinished] = 0
 

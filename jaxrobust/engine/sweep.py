@@ -18,7 +18,7 @@ from jaxrobust.engine.folder import saved
 from jaxrobust.engine.job import Job
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.plan import Options
-from jaxrobust.engine.run import run
+from jaxrobust.engine.run import Runner
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,
     Grid,
@@ -137,7 +137,7 @@ def sweep(
         if not kept.finished:
             decoded = Images.decode(network, source, report)
             job = Job(network, decoded, spec, chosen, metrics, options, report)
-            run(job, kept.state, kept.plans, added)
+            Runner(job).run(kept.state, spec.seeds, kept.plans, added)
             kept.finished = True
     return kept.result if blocks else sum_blocks(kept.result)
 

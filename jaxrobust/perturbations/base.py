@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any, Literal
@@ -75,6 +75,10 @@ class Perturbation:
     def description(self) -> str:
         """The documentation of what it does: the docstring of `apply`."""
         return inspect.getdoc(self.apply) or ""
+
+    def touched(self, layers: Iterable[Layer]) -> tuple[str, ...]:
+        """The paths of all leaves that it changes in these layers, sorted."""
+        return tuple(sorted({leaf.path for layer in layers for leaf in self.leaves(layer)}))
 
     def check(self, strength: Decimal) -> None:
         """Raises SpecificationError for a strength outside the range."""

@@ -100,7 +100,7 @@ def test_a_finished_sweep_gives_its_result_at_once(
 ) -> None:
     before = (whole / "sweep.json").read_bytes()
     monkeypatch.setattr("jaxrobust.engine.clean.Images.decode", None)
-    monkeypatch.setattr(sys.modules["jaxrobust.engine.sweep"], "run", None)
+    monkeypatch.setattr(sys.modules["jaxrobust.engine.sweep"], "Runner", None)
     for blocks in (False, True):
         result = sweep(net, source, whole, blocks=blocks)
         assert result.identical(jr.open_run(whole, blocks=blocks))

@@ -200,15 +200,17 @@ def test_a_trial_that_was_interrupted_carries_over_what_it_had_from_before() -> 
             metrics=(),
         )
 
+    def counted(state: State, spec: Specification, seen: list[list[int]]) -> State:
+        for block in range(spec.blocks):
+            state.clean["images"][block] = min(10, spec.images - 10 * block)
+        state.trials["images"][0, 0, 0] = seen
+        return state
+
     first, second, third = spec(15), spec(25), spec(40)
-    state = State.empty(first)
-    for block, images in enumerate((10, 5)):
-        state.trials["images"][..., block] = images
-    state = carry_over(state, first, second)
-    assert state.carried.ravel().tolist() == [10, 10]
+    state = carry_over(counted(State.empty(first), first, [[10, 5]] * 2), first, second)
+    assert state.carried[0, 0, 0].tolist() == [[True, False, False]] * 2
     # One of them comes to its end, the other one does not.
-    state.trials["images"][0, 0, 0, 0, 1:] = (10, 5)
-    state.trials["images"][0, 0, 0, 1, 1:] = (10, 0)
-    state = carry_over(state, second, third)
-    assert state.carried.ravel().tolist() == [20, 10]
+    state = carry_over(counted(state, second, [[10, 10, 5], [10, 3, 0]]), second, third)
+    assert state.carried[0, 0, 0].tolist() == [[True, True, False, False], [True] + [False] * 3]
     assert state.trials["images"][0, 0, 0].tolist() == [[10, 10, 0, 0], [10, 0, 0, 0]]
+    assert not carry_over(State.empty(first), first, second).carried.any()
