@@ -21,6 +21,7 @@ ROOMS = (
     "hoist",
     "perturbations",
     "statistics",
+    "precision",
     "data",
     "porting",
     "networks",
