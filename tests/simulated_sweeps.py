@@ -12,12 +12,12 @@ from jaxrobust.precision import (
     blocks_per_seed,
     estimate,
     next_seeds,
+    pilot,
     rota,
     variance_parts,
 )
 
 IMAGES, BLOCK, CLASSES = 1000, 50, 10
-PILOT = 2
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,19 @@ def run_sweeps(
     drawn = random.integers(len(world.hits), size=(sweeps, FEWEST))
     shown = np.empty(sweeps, int)
     for root in range(sweeps):
-        pilot = rota(blocks, PILOT, FEWEST, root)
-        hits = world.hits[drawn[root][:, None], pilot][None, None]
-        parts = variance_parts(hits, world.images, world.clean, pilot)
-        shown[root] = blocks_per_seed(parts, costs, world.images, target, PILOT)
+        looks = pilot(blocks, root)
+        hits = world.hits[drawn[root][looks[0]], looks[1]][None, None]
+        parts = variance_parts(hits, world.images, world.clean, *looks)
+        shown[root] = blocks_per_seed(parts, costs, world.images, target)
     covered, seeds, seen = np.zeros(sweeps, bool), np.zeros(sweeps, int), np.zeros(sweeps, int)
     going = np.arange(sweeps)
     n = FEWEST
     while len(going):
         more = random.integers(len(world.hits), size=(sweeps, n - drawn.shape[1]))
         drawn = np.concatenate([drawn, more], 1)
-        counts = np.stack([_counted(world, drawn[root], shown[root], root) for root in going], 1)
+        counts = np.stack(
+            [_counted(world, drawn[root], shown[root], int(root)) for root in going], 1
+        )
         found = estimate(*counts, world.undamaged, np.full(len(going), n), target)
         covered[going] = (found.low <= world.truth) & (world.truth <= found.high)
         seeds[going], seen[going] = found.seeds, found.images

@@ -11,6 +11,7 @@ from jaxrobust.precision import (
     blocks_per_seed,
     estimate,
     next_seeds,
+    pilot,
     rota,
     seeds_needed,
     unseen_events,
@@ -88,7 +89,8 @@ def test_a_cell_depends_on_its_own_seeds_only() -> None:
     clean = random.binomial(IMAGES, 0.8, 80)
     hits = random.binomial(IMAGES, 0.6, (5, 80))
     counted = np.array([0, 7, 32, 50, 80])
-    together = estimate(hits, images, clean, 0.8, counted, 0.01)
+    unread = np.where(np.arange(80) < counted[:, None], hits, np.nan)
+    together = estimate(unread, images, clean, 0.8, counted, 0.01)
     for cell, n in enumerate(counted):
         alone = estimate(hits[cell, :n], images[:n], clean[:n], 0.8, counted[cell], 0.01)
         for name in ("mean", "low", "high", "half_width", "seeds", "images", "met"):
@@ -136,56 +138,67 @@ def test_the_warning_says_how_rare() -> None:
     assert "1 draw in 100 " in unseen_events(300)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 20, 1000])
+def test_the_pilot_is_the_beginning_of_any_choice(blocks: int) -> None:
+    seeds, seen = pilot(blocks, root=3)
+    np.testing.assert_array_equal(seeds[:FEWEST], np.arange(FEWEST))
+    rows = rota(blocks, min(2, blocks), FEWEST, root=3)
+    np.testing.assert_array_equal(seen[:FEWEST], rows[:, 0])
+    np.testing.assert_array_equal(seen[FEWEST:], rows[seeds[FEWEST:], 1:].ravel())
+    assert (len(seeds) > FEWEST) == (blocks > 1)
+
+
 def test_variances_of_a_whole_layout_are_those_of_its_analysis_of_variance() -> None:
     random = np.random.default_rng(3)
     seeds, blocks = 12, 5
-    values = 50 + sum(random.normal(0, 9, (3, *shape)) for shape in [(12, 1), (1, 5), (12, 5)])
-    own = np.tile(np.arange(blocks), (seeds, 1))
+    values = 50 + random.normal(0, 9, (3, seeds, 1)) + random.normal(0, 9, (3, 1, blocks))
+    values += random.normal(0, 9, (3, seeds, blocks))
     images = np.full(blocks, IMAGES)
-    found = variance_parts(values, images, images, own)
+    looks = [index.ravel() for index in np.indices((seeds, blocks))]
+    found = variance_parts(values.reshape(3, -1), images, images, *looks)
     by_seed, by_block = values.mean(-1), values.mean(-2)
     rest = values - by_seed[..., None] - by_block[:, None] + values.mean((-2, -1), keepdims=True)
     rest = (rest**2).sum((-2, -1)) / ((seeds - 1) * (blocks - 1))
     expected = by_seed.var(-1, ddof=1) - rest / blocks, by_block.var(-1, ddof=1) - rest / seeds
-    for part, reference in zip(
-        (found.seed, found.block, found.rest), (*expected, rest), strict=True
-    ):
+    parts = found.seed, found.block, found.rest
+    for part, reference in zip(parts, (*expected, rest), strict=True):
         np.testing.assert_allclose(part, np.maximum(reference, 0) / IMAGES**2, rtol=1e-9)
 
 
 def test_variances_of_a_rota_are_those_that_were_put_in() -> None:
     random = np.random.default_rng(4)
-    cells, own = 300, rota(41, 2, 1000)
+    cells, own = 300, rota(41, 2, 1000).ravel()
+    seeds = np.repeat(np.arange(1000), 2)
     seed, block, rest = 0.04, 0.06, 0.03
     values = (
         0.5
-        + random.normal(0, seed, (cells, 1000, 1))
+        + random.normal(0, seed, (cells, 1000))[:, seeds]
         + random.normal(0, block, (cells, 41))[:, own]
-        + random.normal(0, rest, (cells, 1000, 2))
+        + random.normal(0, rest, (cells, 2000))
     )
     # The last block is not full and scatters more.
     images = np.where(np.arange(41) == 40, IMAGES // 2, IMAGES)
     values[:, own == 40] += random.normal(0, 0.3, (cells, (own == 40).sum()))
-    found = variance_parts(values * images[own], images, images, own)
+    found = variance_parts(values * images[own], images, images, seeds, own)
     for part, put_in in ((found.seed, seed), (found.block, block), (found.rest, rest)):
-        assert part.mean() == pytest.approx(put_in**2, rel=0.05)
+        assert np.mean(part) == pytest.approx(put_in**2, rel=0.05)
     # What undamaged accuracy explains is left out.
     clean = random.integers(50, 90, 41) * images // IMAGES
     values += 0.5 * (clean / images)[own]
-    less = variance_parts(values * images[own], images, clean, own)
-    assert less.seed.mean() == pytest.approx(seed**2, rel=0.05)
-    assert less.block.mean() == pytest.approx(block**2, rel=0.1)
+    less = variance_parts(values * images[own], images, clean, seeds, own)
+    assert np.mean(less.seed) == pytest.approx(seed**2, rel=0.05)
+    assert np.mean(less.block) == pytest.approx(block**2, rel=0.1)
 
 
 def test_a_cell_that_was_not_run_leaves_the_others_alone() -> None:
-    own, images = rota(10, 2, 32), np.full(10, IMAGES)
-    hits = np.random.default_rng(5).binomial(IMAGES, 0.5, (1, 2, 32, 2)).astype(float)
+    looks, images = pilot(10), np.full(10, IMAGES)
+    hits = np.random.default_rng(5).binomial(IMAGES, 0.5, (1, 2, len(looks[0]))).astype(float)
     hits[0, 1] = np.nan
-    parts = variance_parts(hits, images, images, own)
-    alone = variance_parts(hits[:, :1], images, images, own)
+    parts = variance_parts(hits, images, images, *looks)
+    alone = variance_parts(hits[:, :1], images, images, *looks)
     assert np.isnan(parts.seed[0, 1]) and parts.rest[0, 0] == pytest.approx(alone.rest[0, 0])
     costs = Costs(np.array([0.1]), 0.0, 0.001)
-    chosen = [blocks_per_seed(each, costs, images, 0.01, 2) for each in (parts, alone)]
+    chosen = [blocks_per_seed(each, costs, images, 0.01) for each in (parts, alone)]
     assert chosen[0] == chosen[1]
 
 
@@ -203,7 +216,6 @@ def test_dear_draws_want_many_images_and_cheap_ones_few() -> None:
     assert chosen == sorted(chosen) and chosen[0] == 1 and chosen[-1] == 20
     prefix = blocks_per_seed(parts, Costs(np.array([0.1]), 0.01, 1e-3), images, 0.01)
     assert prefix < chosen[2]
-    assert blocks_per_seed(parts, Costs(np.array([0.0]), 0.0, 1e-3), images, 0.01, least=2) == 2
 
 
 def test_images_are_added_only_as_far_as_they_help() -> None:
@@ -216,8 +228,8 @@ def test_images_are_added_only_as_far_as_they_help() -> None:
 
 
 def test_one_block_needs_no_choice() -> None:
-    own, images = rota(1, 1, 32), np.array([IMAGES])
-    hits = np.random.default_rng(6).binomial(IMAGES, 0.5, (1, 1, 32, 1))
-    parts = variance_parts(hits, images, images // 2, own)
+    looks, images = pilot(1), np.array([IMAGES])
+    hits = np.random.default_rng(6).binomial(IMAGES, 0.5, (1, 1, FEWEST))
+    parts = variance_parts(hits, images, images // 2, *looks)
     assert parts.seed[0, 0] == pytest.approx((hits / IMAGES).var(ddof=1))
     assert blocks_per_seed(parts, Costs(np.array([1.0]), 0.0, 1e-3), images, 0.01) == 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
+from jaxrobust.precision.rota import rota
 from jaxrobust.precision.rounds import FEWEST
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # A round of half as many seeds again ends on average so far beyond the number that is needed:
 # the mean of 1.5^u, u uniform between 0 and 1.
 _OVERSHOOT = 0.5 / np.log(1.5)
+_SECOND_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -40,56 +42,73 @@ class VarianceParts:
         return seed + block * (1 / shown - 1 / blocks) + rest / shown
 
 
+def pilot(
+    blocks: int, root: int = 0
+) -> tuple[Int[np.ndarray, " looks"], Int[np.ndarray, " looks"]]:
+    """What is run before the number of blocks per seed is chosen.
+
+    The first round's seeds on the first block of their rows, so that nothing is wasted where that
+    will do, and the first of them on their second block, to tell seeds from what is left.
+
+    Returns:
+        Seeds and the blocks that they see, by which sums [..., seed, block] may be indexed.
+    """
+    rows = rota(blocks, min(2, blocks), FEWEST, root)
+    second = rows[:_SECOND_LOOKS, 1:].ravel()
+    seeds = np.concatenate([np.arange(FEWEST), np.arange(len(second))])
+    return seeds, np.concatenate([rows[:, 0], second])
+
+
 def variance_parts(
-    hits: Int[np.ndarray, "*cells seeds shown"],
+    hits: Int[np.ndarray, "*cells looks"],
     images: Int[np.ndarray, " blocks"],
     clean: Int[np.ndarray, " blocks"],
-    rota: Int[np.ndarray, "seeds shown"],
+    seeds: Int[np.ndarray, " looks"],
+    blocks: Int[np.ndarray, " looks"],
 ) -> VarianceParts:
     """Variance components of an incomplete two-way layout, from squared differences of pairs.
 
-    Half the mean squared difference is block + rest in pairs within a seed, seed + rest within a
-    block, and all three in other pairs; components below 0 are set to 0. Only blocks of full size
-    count. Without pairs within a block, its part is in the rest; without pairs within a seed (one
-    block each), all of it is in the seed's part.
+    Half the mean squared difference is block + rest in pairs of one seed, seed + rest in pairs on
+    one block, and all three in other pairs. What comes out below 0 is set to 0. Only blocks of
+    full size count. Where no two seeds saw one block, its part is in the rest; where no seed saw
+    two blocks, everything is in the seed's part.
 
     Args:
-        hits: right answers of each seed on each block of its row.
+        hits: right answers of the seeds on the blocks; NaN for a cell that is not run.
         images, clean: how many images each block holds, and how many are right undamaged.
-        rota: which blocks the rows are, from `rota`.
+        seeds, blocks: of each entry of the hits, from `pilot`.
     """
-    full = (images == images.max())[rota]
-    control = np.where(full, (clean / images)[rota], 0)
-    control = np.where(full, control - control[full].mean(), 0)
-    values = np.where(full, hits / images[rota], 0)
-    values = np.where(full, values - values[..., full].mean(-1)[..., None, None], 0)
-    squares = (control**2).sum()
-    slope = np.clip((values * control).sum((-2, -1)) / (squares or 1), 0, 1)
-    values = values - slope[..., None, None] * control
+    full = images[blocks] == images.max()
+    hits, seeds, blocks = hits[..., full], seeds[full], blocks[full]
+    control = clean[blocks] / images.max()
+    control = control - control.mean()
+    values = hits / images.max()
+    values = values - values.mean(-1, keepdims=True)
+    slope = np.clip((values * control).sum(-1) / ((control**2).sum() or 1), 0, 1)
+    values = values - slope[..., None] * control
 
-    everything = _pairs(values, full, np.zeros_like(rota))
-    seeds = _pairs(values, full, np.broadcast_to(np.arange(len(rota))[:, None], rota.shape))
-    blocks = _pairs(values, full, rota)
-    others = tuple(a - b - c for a, b, c in zip(everything, seeds, blocks, strict=True))
-    total = _half_mean(others if others[1] else everything)
-    within_seed = _half_mean(seeds) if seeds[1] else np.zeros_like(total)
-    within_block = _half_mean(blocks) if blocks[1] else total
+    everything, own_seed, own_block = (
+        _pairs(values, group) for group in (np.zeros_like(seeds), seeds, blocks)
+    )
+    squares = everything[0] - own_seed[0] - own_block[0]
+    pairs = everything[1] - own_seed[1] - own_block[1]
+    total = _half_mean(squares, pairs) if pairs else _half_mean(*everything)
+    within_seed = _half_mean(*own_seed)
+    within_block = _half_mean(*own_block) if own_block[1] else total
     block = np.clip(total - within_block, 0, within_seed)
     return VarianceParts(np.maximum(total - within_seed, 0), block, within_seed - block)
 
 
-def _pairs(values: np.ndarray, full: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, int]:
+def _pairs(values: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, int]:
     """Sum of squared differences over ordered pairs within groups, and how many pairs."""
-    own = group[full]
-    count = np.bincount(own)
-    member = own[:, None] == np.arange(len(count))
-    chosen = values[..., full]
-    sums = 2 * (count * ((chosen**2) @ member) - (chosen @ member) ** 2)
+    count = np.bincount(group)
+    member = group[:, None] == np.arange(len(count))
+    sums = 2 * (count * ((values**2) @ member) - (values @ member) ** 2)
     return sums.sum(-1), int((count * (count - 1)).sum())
 
 
-def _half_mean(pairs: tuple[np.ndarray, int]) -> np.ndarray:
-    return np.maximum(pairs[0], 0) / (2 * max(pairs[1], 1))
+def _half_mean(squares: np.ndarray, pairs: int) -> np.ndarray:
+    return np.maximum(squares, 0) / (2 * max(pairs, 1))
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,6 @@ def blocks_per_seed(
     costs: Costs,
     images: Int[np.ndarray, " blocks"],
     target: float,
-    least: int = 1,
     confidence: float = 0.95,
 ) -> int:
     """The number of blocks per seed with which all cells reach a half-width at the least cost.
@@ -130,12 +148,11 @@ def blocks_per_seed(
         costs: measured.
         images: how many images each block holds.
         target: the half-width that is asked for.
-        least: the blocks that each seed has seen already.
 
     Returns:
-        From `least` to the number of blocks; the smallest of equally good ones.
+        From 1 to the number of blocks; the smallest of equally good ones.
     """
-    shown = np.arange(least, len(images) + 1)
+    shown = np.arange(1, len(images) + 1)
     t = stdtrit(FEWEST - 1, 0.5 + confidence / 2)
     spread = t**2 * parts.per_seed(shown, len(images))
     per_seed = shown * images.mean()

@@ -78,6 +78,7 @@ def estimate(
         With no seeds the mean is NaN, below 3 seeds interval and half-width too.
     """
     run = np.arange(hits.shape[-1]) < counted[..., None]
+    hits = np.where(run, hits, 0)
     luck = clean - images * undamaged
     coefficients = _coefficients(hits / images, luck / images, run)
     values = np.where(run, hits - coefficients * luck, 0)
