@@ -22,6 +22,7 @@ ROOMS = (
     "hoist",
     "perturbations",
     "statistics",
+    "precision",
     "data",
     "porting",
     "networks",
