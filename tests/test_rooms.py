@@ -24,6 +24,7 @@ ROOMS = (
     "data",
     "porting",
     "networks",
+    "hosts",
     "durable",
     "results",
     "summary",
