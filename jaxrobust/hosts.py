@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,7 +46,9 @@ def initialize(
             "give all three, or none where a cluster tells them"
         )
     if processes is not None and process is not None and not 0 <= process < processes:
-        raise SpecificationError(f"process {process} of {processes}: possible: 0 to {processes - 1}")
+        raise SpecificationError(
+            f"process {process} of {processes}: possible: 0 to {processes - 1}"
+        )
     if coordinator_address is not None and not coordinator_address.rpartition(":")[2].isdecimal():
         raise SpecificationError(f"coordinator {coordinator_address!r}: HOST:PORT is needed")
     try:
@@ -149,6 +150,24 @@ class Processes:
                 raise SpecificationError(f"process {index}: {message}")
         return found  # type: ignore[return-value]  # it has not failed
 
+    def rows(self, row: np.ndarray) -> Any:
+        """The rows of every process below each other, [processes, …], for Orbax to save.
+
+        An array of JAX of which each process holds its own row; of a single process, of NumPy.
+        """
+        if self.count == 1:
+            return row[None]
+        import jax
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+        first = {device.process_index: device for device in reversed(jax.devices())}
+        mesh = Mesh(np.asarray([first[index] for index in range(self.count)]), ("process",))
+        return jax.make_array_from_single_device_arrays(
+            (self.count, *row.shape),
+            NamedSharding(mesh, PartitionSpec("process")),
+            [jax.device_put(row[None], first[self.index])],
+        )
+
     @contextmanager
     def connected(self) -> Iterator[None]:
         """Tells in one line that another process is gone, if what is done within finds out."""
@@ -178,8 +197,3 @@ def _tried(function: Callable[[], _Found]) -> tuple[_Found | None, str | None]:
         return function(), None
     except SpecificationError as error:
         return None, str(error)
-
-
-def name_of_this() -> str:
-    """What to call this process in a message."""
-    return f"process {os.getpid()} on {socket.gethostname()}"

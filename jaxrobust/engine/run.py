@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from typing import Any
@@ -16,6 +16,7 @@ from jaxrobust.engine.compiling import one_ahead
 from jaxrobust.engine.group import Group, Sums
 from jaxrobust.engine.job import Job, Swept
 from jaxrobust.engine.plan import Plan
+from jaxrobust.engine.share import Follower
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.layers import Layer
@@ -24,7 +25,7 @@ Plans = list[dict[str, Any]]
 """For each group of layers what it was planned for, and how it was run."""
 
 
-def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None]) -> None:
+def run(job: Job, state: State, plans: Plans, follower: Follower) -> None:
     """Runs a sweep, adding every step's sums to its state as they come.
 
     Args:
@@ -33,7 +34,7 @@ def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None])
             they were carried over.
         plans: of what was run before, which are followed as long as device and options are the
             same; those of other groups are added.
-        added: called after every step with the trial-images that are done, and all of them.
+        follower: told how far it has come.
     """
     keep_freed_memory()
     spec = job.spec
@@ -59,11 +60,13 @@ def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None])
     total = sum(len(each.trials) for each in swept) * len(spec.layers) * spec.images
     seen = state.trials["images"].sum(-1)
     done = sum(int(seen[each.row][:, each.columns, : each.seeds].sum()) for each in swept)
+    wanted = follower.begins(_pending(swept, complete), done, total)
     # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
-    parts = list(_parts(spec, swept, state.carried, complete))
+    parts = list(_parts(spec, swept, state.carried, complete, wanted))
+    shown = done
     for group, described, steps in one_ahead(_begun(job, clean, parts, list(plans))):
         name, _ = spec.layers[group.number]
-        job.report(name, done, total)
+        job.report(name, shown, total)
         entry = {**described, **asdict(group.plan)}
         if entry not in plans:
             plans.append(entry)
@@ -74,8 +77,10 @@ def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None])
                     own = {quantity: value[position] for quantity, value in step.values.items()}
                     state.add(trial, step.first_block, own)
                     done += int(own["images"].sum())
-            added(done, total)
-            job.report(name, done, total)
+            shown = follower.added(done)
+            job.report(name, shown, total)
+    for shown in follower.ends():
+        job.report("other processes", shown, total)
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,26 @@ class _Part:
     swept: list[Swept]
 
 
+def _pending(swept: Sequence[Swept], complete: np.ndarray) -> np.ndarray:
+    """The trials that have to be run: bool [perturbation, layer, strength, seed]."""
+    pending = np.zeros_like(complete)
+    for each in swept:
+        pending[each.row][:, each.columns, : each.seeds] = True
+    return pending & ~complete
+
+
 def _parts(
-    spec: Specification, swept: Sequence[Swept], carried: np.ndarray, complete: np.ndarray
+    spec: Specification,
+    swept: Sequence[Swept],
+    carried: np.ndarray,
+    complete: np.ndarray,
+    wanted: np.ndarray,
 ) -> Iterator[_Part]:
     for number in range(len(spec.layers)):
         for first_image in np.unique(carried[:, number]).tolist():
             if first_image == spec.images:
                 continue
-            begin = carried[:, number] == first_image
+            begin = (carried[:, number] == first_image) & wanted[:, number]
             own = [each.part(begin[each.row], complete[each.row, number]) for each in swept]
             if not all(each.are_done(each.trials) for each in own):
                 yield _Part(number, first_image, [each for each in own if each.trials])
@@ -120,7 +137,7 @@ def _begun(
                 "layers": job.spec.layers[number][0],
                 "perturbations": [each.perturbation.name for each in alike],
                 "first_image": first_image,
-                "device": jax.devices()[0].device_kind,
+                "device": jax.local_devices()[0].device_kind,
                 "options": asdict(job.options),
             }
             plan = _settled(plans, described)
