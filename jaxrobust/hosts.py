@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
 
 # A process that has not been heard of for this long is taken for lost, and the others stop.
 _HEARTBEAT = 30  # seconds
 _Found = TypeVar("_Found")
-
-
-class ProcessLostError(RuntimeError):
-    """Another process of the sweep has ended or cannot be reached; all have to be started again."""
 
 
 def initialize(
@@ -66,6 +65,21 @@ def initialize(
         ) from error
     except RuntimeError as error:
         raise SpecificationError(f"the processes cannot be joined: {first_line(error)}") from error
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process at once after an error: at its exit JAX would wait for the other ones.
+
+    Args:
+        status: of the exit.
+    """
+    import jax
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if jax.distributed.is_initialized() and Processes.of_this_job().is_primary:
+        time.sleep(1)  # its end aborts the others, who may have to tell the same error
+    os._exit(status)
 
 
 class Processes:

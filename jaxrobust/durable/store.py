@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from jaxrobust.durable.packing import pack, unpack
-from jaxrobust.errors import SpecificationError, first_line
-from jaxrobust.hosts import Processes, ProcessLostError
+from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
+from jaxrobust.hosts import Processes
 
 FOLDER = "checkpoints"
 _KEPT = 3
