@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -222,8 +223,15 @@ class _Saver:
         arrays, processes = self._kept.arrays, self._processes
         if processes.count > 1:
             arrays = own_part(arrays, self._owner, processes.index)
+            self._share_plans()
         record = {**self._kept.record, "progress": self._progress, "saved": _now()}
         self._store.save(arrays, record)
+
+    def _share_plans(self) -> None:
+        """Adds how the other processes run their trials."""
+        plans = self._kept.plans
+        for others in self._processes.gather_text(json.dumps(plans)):
+            plans += [entry for entry in json.loads(others) if entry not in plans]
 
     def _record(self, finished: bool) -> dict[str, Any]:
         """What `sweep.json` says."""
