@@ -15,6 +15,7 @@ _HOMES = {
     "evaluate": "engine",
     "Evaluation": "engine",
     "images": "data",
+    "initialize": "hosts",
     "ImageSource": "data",
     "load": "networks.zoo",
     "Network": "network",

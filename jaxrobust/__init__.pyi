@@ -5,6 +5,7 @@ from jaxrobust.engine import Options as Options
 from jaxrobust.engine import evaluate as evaluate
 from jaxrobust.engine import sweep as sweep
 from jaxrobust.errors import SpecificationError as SpecificationError
+from jaxrobust.hosts import initialize as initialize
 from jaxrobust.network import Network as Network
 from jaxrobust.networks.zoo import load as load
 from jaxrobust.perturbations import Perturbation as Perturbation

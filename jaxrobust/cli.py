@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import ProcessLostError, SpecificationError
 from jaxrobust.text import aligned
 
 if TYPE_CHECKING:
@@ -150,6 +151,19 @@ class Sweep:
         float, arg(metavar="SECONDS", help="least time from one save of the counts to the next")
     ] = 30.0
     quiet: Annotated[bool, arg(help="no progress and no table")] = False
+    distributed: Annotated[
+        bool,
+        arg(
+            help="share the sweep with other processes, each started with the same command; on TPU "
+            "pods, under Slurm, Open MPI and in Kubernetes they find each other, elsewhere the "
+            "three options below say how"
+        ),
+    ] = False
+    coordinator: Annotated[
+        str | None, arg(metavar="HOST:PORT", help="where process 0 is reached")
+    ] = None
+    processes: Annotated[int | None, arg(metavar="N", help="how many processes there are")] = None
+    process: Annotated[int | None, arg(metavar="I", help="which one this is, from 0")] = None
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
@@ -157,13 +171,14 @@ class Sweep:
         from jaxrobust.results import check_run_folder
         from jaxrobust.summary import text_table
 
+        quiet = self.quiet or not self._is_primary()
         folder = check_run_folder(self.out)
         strengths = _strengths(self.strengths)
         resolve_strengths(resolve_perturbations(self.perturbations), strengths)
         images = _open(self.data, self.images)
         network = _load(self.network, self.resize)
         try:
-            with work_progress(self.quiet) as report:
+            with work_progress(quiet) as report:
                 images = images.without_broken(report) if self.skip_broken else images
                 result = sweep(
                     network,
@@ -186,11 +201,23 @@ class Sweep:
                 done = f"what was done is in {folder}; the same command goes on with it"
             print(f"\njaxrobust: interrupted: {done}", file=sys.stderr)
             raise SystemExit(130) from None
-        if not self.quiet:
+        if not quiet:
             print(text_table(result))
             print(
                 f"results: {folder}/results.nc (xarray), {folder}/results.csv, {folder}/sweep.json"
             )
+
+    def _is_primary(self) -> bool:
+        """Joins the other processes, if there are any."""
+        given = (self.coordinator, self.processes, self.process)
+        if not self.distributed:
+            if any(each is not None for each in given):
+                raise SpecificationError("--coordinator, --processes, --process: --distributed too")
+            return True
+        from jaxrobust.hosts import Processes, initialize
+
+        initialize(*given)
+        return Processes.of_this_job().is_primary
 
 
 @dataclass
@@ -304,11 +331,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
+    if isinstance(command, Sweep) and command.distributed:
+        _run_or_leave(command)
+    else:
+        _run(command)
+
+
+def _run(command: Any) -> None:
     try:
         command.run()
-    except (SpecificationError, OSError) as error:
+    except (SpecificationError, OSError, ProcessLostError) as error:
         print(f"jaxrobust: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(error, ProcessLostError) else 2) from None
+
+
+def _run_or_leave(command: Any) -> None:
+    from jaxrobust.hosts import leave
+
+    try:
+        _run(command)
+    except SystemExit as end:
+        leave(int(end.code or 0))
+    except BaseException:
+        traceback.print_exc()
+        leave(1)
 
 
 def _load(name: str, resize: str | None) -> Network:

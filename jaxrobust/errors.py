@@ -10,6 +10,10 @@ class SpecificationError(ValueError):
     """Bad input, in one line: what was asked, what was found, what is possible."""
 
 
+class ProcessLostError(RuntimeError):
+    """Another process of the sweep has ended or cannot be reached; all have to be started again."""
+
+
 def unknown(kind: str, asked: str, known: Iterable[str]) -> str:
     """The one-line message for a name that is not known, with the closest names first."""
     known = list(known)

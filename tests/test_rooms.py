@@ -26,6 +26,7 @@ ROOMS = (
     "data",
     "porting",
     "networks",
+    "hosts",
     "durable",
     "results",
     "summary",

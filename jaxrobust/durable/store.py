@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.durable.packing import pack, unpack
+from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
+from jaxrobust.hosts import Processes
 
 FOLDER = "checkpoints"
 _KEPT = 3
+_Content = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -30,56 +32,52 @@ def has_checkpoints(folder: Path) -> bool:
 class Store:
     """The checkpoints in a folder, of which the newest three are kept.
 
-    A checkpoint holds named arrays and a record, and a SHA-256 of both: Orbax does not notice a
+    A checkpoint holds named arrays and a record, and digests of both: Orbax does not notice a
     flipped byte, nor another shape or dtype.
 
     Args:
         folder: they lie in its folder `checkpoints`, which is made.
         read_only: for `load` only, which then deletes nothing; a run may be writing there.
+        processes: those that save and load together, each calling the same methods in the same
+            order; by default this one on its own.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        import orbax.checkpoint as orbax
-
+    def __init__(
+        self, folder: Path, *, read_only: bool = False, processes: Processes | None = None
+    ) -> None:
         _silence_orbax()
         self._folder, self._read_only = folder, read_only
-        self._manager = orbax.CheckpointManager(
-            (folder / FOLDER).resolve(),  # Orbax takes no relative path
-            options=orbax.CheckpointManagerOptions(
-                max_to_keep=_KEPT,
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                lightweight_initialize=True,
-            ),
-        )
+        self._processes = processes or Processes()
+        self._next: int | None = None
+        self._manager = self._opened() if self._processes.count == 1 else None
 
     @property
     def saving(self) -> bool:
         """Whether a checkpoint is being written in the background."""
-        return self._manager.is_saving_in_progress()
+        return self._manager is not None and self._manager.is_saving_in_progress()
 
     def save(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
         """Begins to save; the arrays may be changed as soon as this returns.
 
         Args:
-            arrays: name -> array, none of them empty.
-            record: for `json`.
+            arrays: name -> array, none of them empty; several processes give the same names,
+                shapes and dtypes, with zeros for what another one gives.
+            record: for `json`; that of the first process counts.
 
         Raises:
             SpecificationError: this checkpoint or the last one cannot be written.
         """
         import orbax.checkpoint as orbax
 
-        text = json.dumps({"arrays": list(arrays), "record": record}).encode()
-        # Names may hold any character: Orbax gets numbers.
-        tree = {str(number): array.copy() for number, array in enumerate(arrays.values())}
-        tree["record"] = np.frombuffer(text, np.uint8).copy()
-        tree["digest"] = _digest(tree)
-        step = max(self._manager.all_steps(), default=-1) + 1
-        try:
-            self._manager.save(step, args=orbax.args.StandardSave(tree))
-        except Exception as error:
-            raise self._failure(error) from error
+        row, text = pack(arrays, record, self._processes.index)
+        with self._writing():
+            manager = self._manager = self._manager or self._opened()
+            step = self._next
+            if step is None:
+                step = self._processes.decide(lambda: max(manager.all_steps(), default=-1) + 1)
+            tree = {"rows": self._processes.rows(row), "text": text}
+            manager.save(step, args=orbax.args.PyTreeSave(tree))
+            self._next = step + 1
 
     def wait(self) -> None:
         """Waits until everything is on the disk.
@@ -87,33 +85,31 @@ class Store:
         Raises:
             SpecificationError: a checkpoint cannot be written.
         """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._failure(error) from error
+        if self._manager is not None:
+            with self._writing():
+                self._manager.wait_until_finished()
 
-    def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    def load(self) -> _Content | None:
         """The arrays and the record of the newest checkpoint that is intact, None if there is none.
+
+        They are what all processes have saved together, however many those were.
+
+        Raises:
+            SpecificationError: a process cannot read what the first one can.
 
         Warns:
             UserWarning: a newer one is damaged; it is deleted, unless the store is read-only.
         """
-        steps = sorted(self._manager.all_steps())
-        while steps:
-            step = steps.pop()
-            try:
-                return self._read(step)
-            except MemoryError:
-                raise
-            except Exception as error:  # whatever Orbax makes of damaged files
-                then = "the one before is used" if steps else "there is none before it"
-                warnings.warn(
-                    f"{self._folder}: checkpoint {step} is damaged ({_short(error)}): {then}",
-                    stacklevel=2,
-                )
-                if not self._read_only:
-                    self._manager.delete(step)
-        return None
+        processes = self._processes
+        if self._manager is not None and processes.count == 1:
+            return self._newest(self._manager)[1]
+        # Each process reads for itself: the manager of all of them would let none fail alone.
+        with closing(self._opened(alone=True)) as manager:
+            step, content = self._newest(manager) if processes.is_primary else (None, None)
+            step = processes.decide(lambda: step)
+            if step is None:
+                return None
+            return processes.each(lambda: content or self._known(manager, step))
 
     def close(self) -> None:
         """Ends the threads.
@@ -121,26 +117,77 @@ class Store:
         Raises:
             SpecificationError: a checkpoint cannot be written.
         """
-        try:
-            self._manager.close()
-        except Exception as error:
-            raise self._failure(error) from error
+        if self._manager is not None:
+            with self._writing():
+                self._manager.close()
 
-    def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _opened(self, alone: bool = False) -> Any:
         import orbax.checkpoint as orbax
 
-        tree = dict(self._manager.restore(step, args=orbax.args.StandardRestore()))
-        found = tree.pop("digest")
-        if not np.array_equal(_digest(tree), found):
-            raise ValueError("its digest is wrong")
-        content = json.loads(tree["record"].tobytes())
-        arrays = {name: tree[str(number)] for number, name in enumerate(content["arrays"])}
-        return arrays, content["record"]
-
-    def _failure(self, error: Exception) -> SpecificationError:
-        return SpecificationError(
-            f"cannot save in {self._folder}: {_short(error)}; what was saved before is intact"
+        writes = not (self._read_only or alone)
+        options = orbax.CheckpointManagerOptions(
+            max_to_keep=_KEPT,
+            create=writes,
+            cleanup_tmp_directories=writes,
+            lightweight_initialize=True,
         )
+        if alone:
+            index = self._processes.index
+            options.multiprocessing_options = orbax.options.MultiprocessingOptions(
+                primary_host=index, active_processes={index}
+            )
+        # Orbax takes no relative path.
+        return orbax.CheckpointManager((self._folder / FOLDER).resolve(), options=options)
+
+    def _newest(self, manager: Any) -> tuple[int | None, _Content | None]:
+        """The number and the content of the newest checkpoint that is intact."""
+        steps = sorted(manager.all_steps())
+        while steps:
+            step = steps.pop()
+            try:
+                return step, _read(manager, step)
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever Orbax makes of damaged files
+                then = "the one before is used" if steps else "there is none before it"
+                warnings.warn(
+                    f"{self._folder}: checkpoint {step} is damaged ({_short(error)}): {then}",
+                    stacklevel=3,
+                )
+                if not self._read_only:
+                    manager.delete(step)
+        return None, None
+
+    def _known(self, manager: Any, step: int) -> _Content:
+        """The content of a checkpoint that another process has read."""
+        try:
+            return _read(manager, step)
+        except Exception as error:
+            raise SpecificationError(
+                f"{self._folder}: checkpoint {step} cannot be read ({_short(error)})"
+            ) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._processes.connected():
+                yield
+        except ProcessLostError:
+            raise
+        except Exception as error:
+            raise SpecificationError(
+                f"cannot save in {self._folder}: {_short(error)}; what was saved before is intact"
+            ) from error
+
+
+def _read(manager: Any, step: int) -> _Content:
+    import orbax.checkpoint as orbax
+
+    kind = orbax.RestoreArgs(restore_type=np.ndarray)
+    tree = manager.restore(
+        step, args=orbax.args.PyTreeRestore(restore_args={"rows": kind, "text": kind})
+    )
+    return unpack(tree["rows"], tree["text"])
 
 
 @functools.cache
@@ -157,13 +204,3 @@ def _short(error: Exception) -> str:
         return os.strerror(int(found[1]))
     line = first_line(error)
     return line if len(line) <= 200 else f"{line[:200]}…"
-
-
-def _digest(tree: Mapping[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of names, shapes, dtypes and bytes, as uint8 [32]."""
-    digest = hashlib.sha256()
-    for name in sorted(tree):
-        array = np.ascontiguousarray(tree[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data)
-    return np.frombuffer(digest.digest(), np.uint8).copy()

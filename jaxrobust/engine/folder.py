@@ -2,127 +2,242 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxrobust.data.source import ImageSource
 from jaxrobust.durable.lock import locked
+from jaxrobust.durable.shared import check_shared
 from jaxrobust.durable.store import Store
 from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
+from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.hosts import Processes
 from jaxrobust.results import is_written, read_record, was_counted, write_record, write_run
+
+# Several processes wait for each other when they meet: less often than they make steps.
+_MEET_EVERY = 5.0  # seconds
 
 
 @contextmanager
 def saved(
-    kept: Kept, folder: Path, images: ImageSource, *, extend: bool, save_every: float
-) -> Iterator[Callable[[int, int], None]]:
+    kept: Kept,
+    folder: Path,
+    images: ImageSource,
+    processes: Processes,
+    *,
+    extend: bool,
+    save_every: float,
+) -> Iterator[Follower]:
     """Keeps what a sweep counts in a run folder, which no other run can use meanwhile.
 
-    On leaving, also by an exception, what was counted is saved and the result is written.
+    On leaving, also by an exception, what was counted is saved and the result is written; several
+    processes, which have to do that together, only save on leaving without one.
 
     Args:
         kept: of the sweep; takes what the folder holds.
         folder: of the run, made if it does not exist.
         images: of the sweep.
+        processes: those that share the sweep; the first one has the folder's lock and writes the
+            result.
         extend: whether the sweep may add to the one that the folder holds.
         save_every: least seconds from one save to the next.
 
     Yields:
-        What `run` calls after every step.
+        What `run` tells how far it has come.
 
     Raises:
-        SpecificationError: the folder is in use, holds another sweep or cannot be written.
+        SpecificationError: the folder is in use, holds another sweep, cannot be written or is not
+            the same for all processes.
+        ProcessLostError: another process is gone.
 
     Warns:
         UserWarning: a checkpoint is damaged.
     """
-    with locked(folder), closing(_Saver(kept, folder, images.left_out, save_every)) as saver:
-        if was_counted(folder):
-            record = read_record(folder)
-            try:
-                held = Specification.from_json(record["specification"])
-            except (KeyError, TypeError) as error:
-                raise SpecificationError(
-                    f"{folder}/sweep.json is of another version: choose another folder"
-                ) from error
-            check_same(folder, held, kept.spec, images, extend)
+    _check_alike(kept, processes)
+    with ExitStack() as stack:
+        processes.decide(lambda: stack.enter_context(locked(folder)))
+        check_shared(folder, processes)
+        processes.decide(lambda: _check_held(kept, folder, images, extend))
+        saver = stack.enter_context(_Saver(kept, folder, images.left_out, save_every, processes))
         saver.resume()
         try:
-            yield saver.added
+            yield saver
         except SpecificationError:  # nothing can be run, or nothing can be saved
             raise
         except BaseException:
-            saver.finish()
+            if processes.count == 1:
+                saver.finish()
             raise
         saver.finish()
 
 
+def _check_alike(kept: Kept, processes: Processes) -> None:
+    hashes = processes.gather_text(kept.spec.hash)
+    for index, other in enumerate(hashes):
+        if other != hashes[0]:
+            raise SpecificationError(
+                f"process {index} was given another sweep, network or images than process 0: give "
+                "all of them the same"
+            )
+
+
+def _check_held(kept: Kept, folder: Path, images: ImageSource, extend: bool) -> None:
+    if not was_counted(folder):
+        return
+    record = read_record(folder)
+    try:
+        held = Specification.from_json(record["specification"])
+    except (KeyError, TypeError) as error:
+        raise SpecificationError(
+            f"{folder}/sweep.json is of another version: choose another folder"
+        ) from error
+    check_same(folder, held, kept.spec, images, extend)
+
+
 class _Saver:
+    """Follows a run: saves what is counted, and meets the other processes for that."""
+
     def __init__(
-        self, kept: Kept, folder: Path, left_out: Sequence[str], save_every: float
+        self,
+        kept: Kept,
+        folder: Path,
+        left_out: Sequence[str],
+        save_every: float,
+        processes: Processes,
     ) -> None:
         self._kept, self._folder, self._left_out = kept, folder, left_out
+        self._processes = processes
         self._save_every, self._saved_at = save_every, time.monotonic()
         # Trial-images that are done, all of them, those of this session and its seconds.
         self._progress = {"done": 0, "total": 0, "counted": 0, "seconds": 0.0}
-        self._began: tuple[float, int] | None = None
+        # When the run began, the trial-images that were done then, and those done here since.
+        self._began, self._first, self._here = self._saved_at, 0, 0
+        self._met = self._saved_at
+        self._owner = np.full(kept.state.carried.shape[:-1], NOBODY, np.int32)
         with _writing(folder):
-            self._store = Store(folder)
+            self._store = Store(folder, processes=processes)
+
+    def __enter__(self) -> _Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Several processes close it together: after an error they might wait for ever.
+        if kind is None or self._processes.count == 1:
+            self._store.close()
 
     def resume(self) -> None:
         """Takes what the folder holds, and says in `sweep.json` what is being run."""
         if found := self._store.load():
             self._kept.take(*found)
             self._progress = found[1]["progress"]
+        self._processes.decide(self._describe)
+
+    def _describe(self) -> None:
         if not (self._kept.finished and is_written(self._folder)):
             with _writing(self._folder):
                 write_record(self._folder, self._record(finished=False))
 
-    def added(self, done: int, total: int) -> None:
+    def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
+        self._began, self._first = time.monotonic(), done
+        self._progress = {"done": done, "total": total, "counted": 0, "seconds": 0.0}
+        if self._processes.count == 1:
+            return np.ones_like(pending)
+        self._owner = owners(pending, self._processes.count)
+        return self._owner == self._processes.index
+
+    def added(self, done: int) -> int:
+        before, self._here = self._here, done - self._first
+        if self._processes.count == 1 or time.monotonic() - self._met >= self._meet_every:
+            self._meet(finished=False)
+        else:
+            self._progress["done"] += self._here - before
+        return self._progress["done"]
+
+    def ends(self) -> Iterator[int]:
+        while not self._meet(finished=True):
+            yield self._progress["done"]
+
+    @property
+    def _meet_every(self) -> float:
+        return min(self._save_every, _MEET_EVERY)
+
+    def _meet(self, finished: bool) -> bool:
+        """Tells the other processes how far this one is; all of them save if the first one says so.
+
+        Returns:
+            Whether all have finished.
+        """
         now = time.monotonic()
-        began, first = self._began = self._began or (self._saved_at, done)
-        self._progress = {
-            "done": done,
-            "total": total,
-            "counted": done - first,
-            "seconds": now - began,
+        save = now - self._saved_at >= self._save_every and not self._store.saving
+        told = self._processes.gather(self._here, finished, save)
+        counted, all_finished = int(told[:, 0].sum()), bool(told[:, 1].all())
+        self._progress |= {
+            "done": self._first + counted,
+            "counted": counted,
+            "seconds": now - self._began,
         }
-        if now - self._saved_at >= self._save_every and not self._store.saving:
+        if told[0, 2] and not all_finished:
             self._save()
+        self._met = time.monotonic()
+        return all_finished
 
     def finish(self) -> None:
         """Saves and writes whatever is new."""
-        if is_written(self._folder) or not (self._began or self._kept.finished):
+        written = self._processes.decide(lambda: is_written(self._folder))
+        if written or not (self._here or self._kept.finished):
             return
         self._save()
         self._store.wait()
+        if self._processes.count > 1:
+            self._take_whole()
+        self._processes.decide(self._write)
+
+    def _take_whole(self) -> None:
+        found = self._store.load()
+        if found is None:
+            raise SpecificationError(
+                f"{self._folder}: nothing that was just saved can be read: look after the disk and "
+                "start all processes again"
+            )
+        self._kept.take(*found)
+
+    def _write(self) -> None:
         with _writing(self._folder):
             write_run(self._folder, self._kept.result, self._record(self._kept.finished))
 
-    def close(self) -> None:
-        self._store.close()
-
     def _save(self) -> None:
         self._saved_at = time.monotonic()
+        arrays, processes = self._kept.arrays, self._processes
+        if processes.count > 1:
+            arrays = own_part(arrays, self._owner, processes.index)
+            self._share_plans()
         record = {**self._kept.record, "progress": self._progress, "saved": _now()}
-        self._store.save(self._kept.arrays, record)
+        self._store.save(arrays, record)
+
+    def _share_plans(self) -> None:
+        """Adds how the other processes run their trials."""
+        plans = self._kept.plans
+        for others in self._processes.gather_text(json.dumps(plans)):
+            plans += [entry for entry in json.loads(others) if entry not in plans]
 
     def _record(self, finished: bool) -> dict[str, Any]:
         """What `sweep.json` says."""
         versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
         versions["python"] = platform.python_version()
-        device = jax.devices()[0]
+        device = jax.local_devices()[0]
         return {
             "specification": self._kept.spec.to_json(),
             "hash": self._kept.spec.hash,
@@ -131,6 +246,7 @@ class _Saver:
             "written": _now(),
             "plan": self._kept.plans,
             "versions": versions,
+            "processes": self._processes.count,
             "device": {"platform": device.platform, "kind": device.device_kind},
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ from jaxrobust.engine.compiling import one_ahead
 from jaxrobust.engine.group import Group, Sums, Task
 from jaxrobust.engine.job import Job, Swept
 from jaxrobust.engine.plan import Plan
+from jaxrobust.engine.share import Follower
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.layers import Layer
@@ -57,7 +58,7 @@ class Runner:
         state: State,
         seeds: int,
         plans: Plans,
-        added: Callable[[int, int], None],
+        follower: Follower,
         wanted: np.ndarray | None = None,
     ) -> None:
         """Adds every step's sums to a state as they come.
@@ -67,7 +68,7 @@ class Runner:
             seeds: how many the state has room for.
             plans: of what was run before, which are followed as long as device and options are
                 the same; those of other groups are added.
-            added: called after every step with the trial-images that are done, and all of them.
+            follower: told how far it has come; says which trials are run here.
             wanted: the blocks that each trial is to see, bool [perturbation, layer, strength,
                 seed, block]; all by default.
         """
@@ -86,11 +87,14 @@ class Runner:
         complete = state.complete(wanted)
         total = int((wanted * state.clean["images"]).sum())
         done = int((wanted * state.trials["images"]).sum())
-        tasks = list(_tasks(job.spec, swept, wanted & ~state.carried, complete))
+        here = follower.begins(wanted.any(-1) & ~complete, done, total)
+        lacking = wanted & ~state.carried & here[..., None]
+        tasks = list(_tasks(job.spec, swept, lacking, complete))
+        shown = done
         # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
         for group, described, steps in one_ahead(self._begun(tasks, list(plans))):
             name, _ = job.spec.layers[group.number]
-            job.report(name, done, total)
+            job.report(name, shown, total)
             entry = {**described, **asdict(group.plan)}
             if entry not in plans:
                 plans.append(entry)
@@ -101,8 +105,10 @@ class Runner:
                         own = {key: values[position] for key, values in step.values.items()}
                         state.add(trial, step.first_block, own)
                         done += int(own["images"].sum())
-                added(done, total)
-                job.report(name, done, total)
+                shown = follower.added(done)
+                job.report(name, shown, total)
+        for shown in follower.ends():
+            job.report("other processes", shown, total)
 
     def _begun(
         self, tasks: Iterable[tuple[int, list[Task]]], plans: Plans

@@ -58,7 +58,7 @@ class State:
     def counted(self) -> np.ndarray:
         """Which blocks trials have seen wholly: bool, as `carried`."""
         seen = self.trials["images"]
-        return np.equal(seen, self.clean["images"]) & np.greater(seen, 0)
+        return np.where(seen > 0, seen == self.clean["images"], False)
 
     def complete(self, wanted: np.ndarray) -> np.ndarray:
         """Which trials have seen all that they are to see.

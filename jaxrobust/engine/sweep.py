@@ -19,6 +19,7 @@ from jaxrobust.engine.job import Job
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.plan import Options
 from jaxrobust.engine.run import Runner
+from jaxrobust.engine.share import Alone
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,
     Grid,
@@ -30,6 +31,7 @@ from jaxrobust.engine.spec import (
 )
 from jaxrobust.engine.state import State
 from jaxrobust.errors import SpecificationError
+from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
@@ -107,6 +109,11 @@ def sweep(
             batch normalisation; a damaged checkpoint, instead of which the one before was used.
     """
     keep_compiled_programs()
+    processes = Processes.of_this_job()
+    if processes.count > 1 and run_dir is None:
+        raise SpecificationError(
+            f"{processes.count} processes share a sweep through its run folder: give run_dir"
+        )
     folder = None if run_dir is None else check_run_folder(run_dir)
     if not save_every >= 0:
         raise SpecificationError(f"save_every {save_every}: 0 or more seconds are needed")
@@ -130,14 +137,14 @@ def sweep(
     State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
     kept = Kept(network, spec, chosen)
-    saving = nullcontext(lambda done, total: None)
+    saving = nullcontext(Alone())
     if folder is not None:
-        saving = saved(kept, folder, source, extend=extend, save_every=save_every)
-    with saving as added:
+        saving = saved(kept, folder, source, processes, extend=extend, save_every=save_every)
+    with saving as follower:
         if not kept.finished:
             decoded = Images.decode(network, source, report)
             job = Job(network, decoded, spec, chosen, metrics, options, report)
-            Runner(job).run(kept.state, spec.seeds, kept.plans, added)
+            Runner(job).run(kept.state, spec.seeds, kept.plans, follower)
             kept.finished = True
     return kept.result if blocks else sum_blocks(kept.result)
 
