@@ -72,7 +72,7 @@ class Store:
 
         text = json.dumps({"arrays": list(arrays), "record": record}).encode()
         # Names may hold any character: Orbax gets numbers.
-        tree = {str(number): array.copy() for number, array in enumerate(arrays.values())}
+        tree = {str(number): array for number, array in enumerate(arrays.values())}
         tree["record"] = np.frombuffer(text, np.uint8).copy()
         tree["digest"] = _digest(tree)
         step = max(self._manager.all_steps(), default=-1) + 1

@@ -22,6 +22,9 @@ from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.results import is_written, read_record, was_counted, write_record, write_run
 
+# Of a sweep's time, for which saves may hold it up; a state of hundreds of MiB is saved less often.
+_MOST_HELD_UP = 0.01
+
 
 @contextmanager
 def saved(
@@ -36,7 +39,8 @@ def saved(
         folder: of the run, made if it does not exist.
         images: of the sweep.
         extend: whether the sweep may add to the one that the folder holds.
-        save_every: least seconds from one save to the next.
+        save_every: least seconds from one save to the next; they are more where saves would hold
+            the sweep up for more than 1 % of the time.
 
     Yields:
         What `run` calls after every step.
@@ -74,6 +78,7 @@ class _Saver:
     ) -> None:
         self._kept, self._folder, self._left_out = kept, folder, left_out
         self._save_every, self._saved_at = save_every, time.monotonic()
+        self._pause = save_every
         # Trial-images that are done, all of them, those of this session and its seconds.
         self._progress = {"done": 0, "total": 0, "counted": 0, "seconds": 0.0}
         self._began: tuple[float, int] | None = None
@@ -98,7 +103,7 @@ class _Saver:
             "counted": done - first,
             "seconds": now - began,
         }
-        if now - self._saved_at >= self._save_every and not self._store.saving:
+        if now - self._saved_at >= self._pause and not self._store.saving:
             self._save()
 
     def finish(self) -> None:
@@ -114,9 +119,11 @@ class _Saver:
         self._store.close()
 
     def _save(self) -> None:
-        self._saved_at = time.monotonic()
+        began = time.monotonic()
         record = {**self._kept.record, "progress": self._progress, "saved": _now()}
         self._store.save(self._kept.arrays, record)
+        self._saved_at = time.monotonic()
+        self._pause = max(self._save_every, (self._saved_at - began) / _MOST_HELD_UP)
 
     def _record(self, finished: bool) -> dict[str, Any]:
         """What `sweep.json` says."""

@@ -87,7 +87,8 @@ def sweep(
             a finished one gives its result at once.
         extend: the sweep adds seeds, strengths, layers, perturbations or images to the one in
             `run_dir`, whose counts are not counted again.
-        save_every: least seconds from one save of the counts to the next.
+        save_every: least seconds from one save of the counts to the next; they are more where
+            saves would hold the sweep up for more than 1 % of the time.
         blocks: keep the dimension `block` in the result.
         options: how to run it; never changes what is measured.
         report: called with what is being done, how much of it is done, and how much there is:

@@ -116,6 +116,14 @@ def test_results_that_were_not_written_at_the_end_are_written_later(
     assert jr.open_run(run).identical(jr.open_run(whole))
 
 
+def test_what_takes_long_to_save_is_saved_less_often(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxrobust.engine.folder._MOST_HELD_UP", 1e-9)
+    sweep(net, source, tmp_path, save_every=0)
+    assert sorted(each.name for each in (tmp_path / FOLDER).iterdir()) == ["0", "1"]
+
+
 def test_another_sweep_in_the_same_folder_is_refused(
     net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,9 @@ from sweeps_for_tests import small_sweep
 import jaxrobust as jr
 from jaxrobust.data.progress import PREPARING
 from jaxrobust.durable.store import has_checkpoints
+from jaxrobust.engine import folder
 
+folder._MOST_HELD_UP = 1  # saves follow one another
 run, whole = Path({run!r}), Path({run!r} + "-whole")
 net, source = NETWORKS["chain"](), jr.images({data!r})
 
@@ -106,7 +108,7 @@ def test_a_sweep_killed_at_20_random_moments_ends_as_if_it_had_not_been(
 
     def started() -> Iterator[subprocess.Popen[str]]:
         """Processes that begin when they are told to, the next two importing meanwhile."""
-        # Saves follow one another; paused, so that it takes all kills to come near the end.
+        # Paused, so that it takes all kills to come near the end.
         what = "input(); sweep(run, lambda: print('begun', flush=True), 1, 300, 0.01)"
         ready: list[subprocess.Popen[str]] = []
         for number in range(kills):
