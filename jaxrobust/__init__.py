@@ -24,6 +24,7 @@ _HOMES = {
     "perturbation": "perturbations",
     "Perturbation": "perturbations",
     "Preprocessing": "preprocessing",
+    "right": "results",
     "SpecificationError": "errors",
     "sweep": "engine",
     "write_report": "report",

@@ -88,7 +88,7 @@ def carry_over(state: State, held: Specification, asked: Specification) -> State
     grown = asked.images > held.images
     blocks = held.images // held.block if grown else held.blocks
     for name, values in state.trials.items():
-        new.trials[name][np.ix_(*place, range(blocks))] = values[..., :blocks]
+        new.trials[name][np.ix_(*place, range(blocks))] = values[:, :, :, :, :blocks]
     seen = np.where(state.complete(held), held.images, state.carried)
     new.carried[np.ix_(*place)] = np.minimum(seen, blocks * held.block)
     if not grown:

@@ -37,7 +37,8 @@ class Sums:
         row: index of the perturbation.
         trials: the (strength column, seed) of each trial.
         first_block: the block that the first sums are of.
-        values: quantity -> [trials, blocks], on the host, padding not yet cut off.
+        values: quantity -> [trials, blocks] or [trials, blocks, bytes], on the host, padding not
+            yet cut off.
     """
 
     row: int
@@ -54,7 +55,7 @@ class _Data:
         first_block: the block of the first image.
         residuals: what the undamaged network hands on to the suffix.
         product: that of the undamaged kernel, if trials share it.
-        scoring: what the logits are compared with, and the block of each image.
+        scoring: what the logits are compared with, and the place of each image.
     """
 
     first_block: int
@@ -142,7 +143,8 @@ class Group:
         ) -> dict[str, Array]:
             def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
                 logits = parts.suffix(leaves, params, shared, residuals, product)
-                return score(logits, *scoring, blocks=blocks, metrics=job.metrics)
+                what = dict(metrics=job.metrics, keep=spec.keep)
+                return score(logits, *scoring, block=spec.block, blocks=blocks, **what)
 
             return jax.vmap(one_trial)(product, leaves)
 
@@ -199,5 +201,5 @@ class Group:
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them
         predictions = self.clean.predictions[batch.index]
-        scoring = (batch.labels, batch.present, predictions, logits, batch.block_of)
+        scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
         return _Data(batch.first_block, residuals, product, tuple(map(jnp.asarray, scoring)))

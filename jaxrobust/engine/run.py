@@ -43,6 +43,7 @@ def run(job: Job, state: State, plans: Plans, added: Callable[[int, int], None])
         job.images,
         spec.block,
         metrics=job.metrics,
+        keep=spec.keep,
         precision=spec.precision,
         memory=job.options.memory,
     )
