@@ -25,6 +25,7 @@ _HOMES = {
     "perturbation": "perturbations",
     "Perturbation": "perturbations",
     "Preprocessing": "preprocessing",
+    "right": "results",
     "SpecificationError": "errors",
     "sweep": "engine",
     "write_report": "report",

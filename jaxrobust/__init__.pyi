@@ -16,6 +16,7 @@ from jaxrobust.preprocessing import Preprocessing as Preprocessing
 from jaxrobust.report import write_report as write_report
 from jaxrobust.results import accuracy as accuracy
 from jaxrobust.results import open_run as open_run
+from jaxrobust.results import right as right
 from jaxrobust.summary import by_layer as by_layer
 
 __version__: str

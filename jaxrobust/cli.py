@@ -142,6 +142,13 @@ class Sweep:
     root: Annotated[int, arg(help="root of all random draws")] = 0
     block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
     precision_mode: PrecisionArgument = "float32"
+    keep: Annotated[
+        Literal["counts", "images"],
+        arg(
+            metavar="{counts,images}",
+            help="images: also which images were right, for `jaxrobust.right` in Python",
+        ),
+    ] = "counts"
     skip_broken: SkipBrokenArgument = False
     extend: Annotated[
         bool,
@@ -190,6 +197,7 @@ class Sweep:
                     root=self.root,
                     block=self.block,
                     precision_mode=self.precision_mode,
+                    keep=self.keep,
                     run_dir=folder,
                     extend=self.extend,
                     save_every=self.save_every,

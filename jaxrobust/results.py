@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # Prefixes of the names of arrays in a checkpoint: sums of trials, and of the undamaged network.
 TRIALS, CLEAN = "trials/", "clean/"
+LABELS = "labels"
+# Which images were right, a bit for each: they add up over blocks, but not to one number.
+BITS = ("top1_bits", "top5_bits")
 _DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
@@ -64,10 +67,34 @@ def make_dataset(
 def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
     """Labels the arrays of a checkpoint with its record."""
     trials, clean = (
-        {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+        {
+            name.removeprefix(prefix): values
+            for name, values in arrays.items()
+            if name.startswith(prefix) and name.removeprefix(prefix) not in BITS
+        }
         for prefix in (TRIALS, CLEAN)
     )
-    return make_dataset(trials, clean, record["coordinates"], record["attributes"])
+    result = make_dataset(trials, clean, record["coordinates"], record["attributes"])
+    if LABELS not in arrays:
+        return result
+    labels, block = arrays[LABELS], record["specification"]["block"]
+    for name in BITS:
+        meaning = {"long_name": f"whether each image was right at {name[:4]}, 8 images in a byte"}
+        for prefix, own, dimensions in ((TRIALS, "", _DIMENSIONS[:4]), (CLEAN, "clean_", ())):
+            values = _join_blocks(arrays[prefix + name], block, len(labels))
+            result[own + name] = ((*dimensions, "byte"), values, meaning)
+    return result.assign_coords(image=np.arange(len(labels)), label=("image", labels))
+
+
+def _join_blocks(bits: np.ndarray, block: int, images: int) -> np.ndarray:
+    """Bits [..., block, byte], each block from a byte's beginning, as [..., byte] without gaps."""
+    trials = bits.shape[:-2]
+    joined = np.empty((*trials, -(-images // 8)), np.uint8)
+    for some in np.ndindex(trials[:-1]):  # unpacked they take eight times the memory
+        unpacked = np.unpackbits(bits[some], axis=-1, count=block)
+        unpacked = unpacked.reshape(*unpacked.shape[:-2], -1)[..., :images]
+        joined[some] = np.packbits(unpacked, axis=-1)
+    return joined
 
 
 def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
@@ -75,7 +102,10 @@ def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
     if "block" not in result.dims:
         return result
     # A NaN of a user's metric must not turn into a smaller sum.
-    return result.sum("block", skipna=False, keep_attrs=True)
+    summed = result.sum("block", skipna=False, keep_attrs=True)
+    return summed.assign(
+        {name: values for name, values in result.items() if "block" not in values.dims}
+    )
 
 
 def accuracy(
@@ -105,7 +135,7 @@ def accuracy(
     import xarray
 
     known = [str(n) for n in result.data_vars if "seed" in result[n].dims]
-    metrics = [name for name in known if name not in ("images", "nonfinite")]
+    metrics = [name for name in known if name not in ("images", "nonfinite", *BITS)]
     if metric not in metrics:
         raise SpecificationError(unknown("metric", metric, metrics))
     if over == "seeds":
@@ -136,6 +166,55 @@ def accuracy(
     made["images"] = summed["images"].where(_whole(summed), 0).max("seed")
     made.attrs["clean"] = float(per_image(summed, metric, "clean_"))
     return made
+
+
+def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
+    """Which images were right: for analyses per image and per class, and for paired tests.
+
+    Args:
+        result: of a sweep with keep="images", or a part of it (`result.sel(layer="fc")`), as 1 byte
+            per trial and image is made of it.
+        metric: `top1` or `top5`; `clean_top1` or `clean_top5` for the undamaged network.
+
+    Returns:
+        bool [perturbation, layer, strength, seed, image] (clean: [image]), with the coordinates
+        `label`, each image's class, and `complete`: whether a trial has seen all images, since
+        those that it has not seen are False.
+
+    Raises:
+        SpecificationError: an unknown metric, or a result without images.
+
+    Example:
+        Accuracy per class, in each trial that was run to its end:
+
+            found = jr.right(result)
+            found.where(found.complete).groupby("label").mean("image")
+
+        McNemar's exact test of whether two cells differ, on the images on which they do (McNemar
+        1947, Psychometrika 12): a sign test, here of two layers damaged with the same seed.
+
+            one, other = found.sel(layer="conv1"), found.sel(layer="fc6")  # then one trial each
+            gained, lost = int((~one & other).sum()), int((one & ~other).sum())
+            scipy.stats.binomtest(gained, gained + lost).pvalue
+    """
+    import xarray
+
+    if BITS[0] not in result:
+        raise SpecificationError(
+            'this result has no images: sweep(..., keep="images") or --keep images keeps them'
+        )
+    metrics = [own + name.removesuffix("_bits") for own in ("", "clean_") for name in BITS]
+    if metric not in metrics:
+        raise SpecificationError(unknown("metric", metric, metrics))
+    bits = result[f"{metric}_bits"].transpose(..., "byte")
+    unpacked = np.unpackbits(bits.values, axis=-1, count=result.sizes["image"])
+    found = xarray.DataArray(
+        unpacked.astype(bool),
+        coords={**bits.coords, **{name: result.coords[name] for name in ("image", "label")}},
+        dims=(*bits.dims[:-1], "image"),
+        name=metric,
+    )
+    return found if metric.startswith("clean_") else found.assign_coords(complete=_whole(result))
 
 
 def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
@@ -228,9 +307,8 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
         folder / "results.nc",
         lambda path: result.to_netcdf(path, engine="h5netcdf", encoding=packed),
     )
-    trials = sum_blocks(result).drop_vars(
-        [n for n in result.data_vars if "seed" not in result[n].dims]
-    )
+    trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
+    trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
     rows = trials.to_dataframe(dim_order=list(_DIMENSIONS[:4])).query("images > 0")
     _replace(folder / "results.csv", rows.to_csv)
     write_record(folder, record)

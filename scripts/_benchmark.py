@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from _benchmark_figures import figures
-from _benchmark_table import table
+from _benchmark_table import saving_table, table
 from _benchmark_workloads import FULL, QUICK, Workload
 
 CONTENDERS = ("pytorch", "jax_loop", "jaxrobust")
@@ -32,6 +32,9 @@ ratios to the first contender. "GFLOP/s" counts the convolutions and matrix prod
 for the loops, and for jaxrobust those that a sweep cannot do without; "of peak" is its share of the
 rate of matrix products, measured beside. "top-1" is the mean under damage: other random draws in
 PyTorch, other trials where only some are measured, so only nearly equal.
+
+--saving times the same sweep without and with a run folder, in turn, and how long it is held up by
+a save of its counts and of 100 MiB of them.
 """
 
 
@@ -83,12 +86,11 @@ def prepare(workload: Workload, folder: Path, environment: Mapping[str, str]) ->
     return json.loads(done.stdout)
 
 
-def measure(name: str, workload: Workload, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Runs one workload.
-
-    Returns:
-        Its figures, and facts about JAX and its device.
-    """
+@contextmanager
+def prepared(
+    name: str, workload: Workload
+) -> Iterator[tuple[dict[str, Any], Callable[[str], Worker | None]]]:
+    """Writes weights and images; gives facts about JAX and what starts a contender on them."""
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder = Path(made)
         # Nothing of the user's own cache; no process keeps an accelerator's memory to itself.
@@ -98,22 +100,36 @@ def measure(name: str, workload: Workload, rounds: int) -> tuple[dict[str, Any],
         }
         say(f"{name}: weights and images")
         facts = prepare(workload, folder, environment)
-        accelerator = facts["platform"] != "cpu"
-        workers, answers = {}, {}
-        for contender in CONTENDERS:
+
+        def opened(contender: str) -> Worker | None:
             worker = stack.enter_context(Worker(contender, environment))
-            opened = worker.send(
+            answer = worker.send(
                 contender=contender,
                 workload=asdict(workload),
                 folder=made,
-                accelerator=accelerator,
+                accelerator=facts["platform"] != "cpu",
             )
-            if "missing" in opened:
-                say(f"{contender} is left out: {opened['missing']}")
-                continue
+            if "missing" in answer:
+                say(f"{contender} is left out: {answer['missing']}")
+                return None
             say(f"{name}: {contender} starts")
-            workers[contender] = worker
-            answers[contender] = {"start": worker.call("start"), "rounds": []}
+            return worker
+
+        yield facts, opened
+
+
+def measure(name: str, workload: Workload, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Runs one workload.
+
+    Returns:
+        Its figures, and facts about JAX and its device.
+    """
+    with prepared(name, workload) as (facts, opened):
+        workers, answers = {}, {}
+        for contender in CONTENDERS:
+            if worker := opened(contender):
+                workers[contender] = worker
+                answers[contender] = {"start": worker.call("start"), "rounds": []}
         for number in range(rounds):
             for contender, worker in workers.items():
                 answer = worker.call("run", number)
@@ -125,6 +141,30 @@ def measure(name: str, workload: Workload, rounds: int) -> tuple[dict[str, Any],
         for contender, worker in workers.items():
             answers[contender]["finish"] = worker.call("finish")
         return figures(workload, answers), facts
+
+
+def measure_saving(
+    name: str, workload: Workload, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What it costs to save one workload; as `measure`."""
+    with prepared(name, workload) as (facts, opened):
+        worker = opened("saving")
+        if worker is None:
+            raise SystemExit("saving cannot be measured; the line above says why")
+        worker.call("start")
+        answers = []
+        for number in range(rounds):
+            answers.append(worker.call("run", number))
+            say(
+                f"{name}: round {number + 1} of {rounds}: {answers[-1]['seconds']:.1f} s without "
+                f"a run folder, {answers[-1]['saving_seconds']:.1f} s with one"
+            )
+        found = {
+            "seconds": [each["seconds"] for each in answers],
+            "cost": [each["saving_seconds"] / each["seconds"] - 1 for each in answers],
+            "saves": worker.call("finish")["saves"],
+        }
+        return found, facts
 
 
 def main() -> None:
@@ -142,10 +182,16 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help=f"{', '.join(QUICK)} in small: under 3 minutes"
     )
+    parser.add_argument(
+        "--saving", action="store_true", help="what a run folder costs (default: alexnet-glyphs)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     known = QUICK if arguments.quick else FULL
-    names = arguments.workloads or list(known)
+    names = arguments.workloads or (["alexnet-glyphs"] if arguments.saving else list(known))
+    measured_by, shown_by = measure, table
+    if arguments.saving:
+        measured_by, shown_by = measure_saving, saving_table
     for name in names:
         if name not in known:
             parser.error(f"workload {name!r} is unknown; possible: {', '.join(known)}")
@@ -163,17 +209,19 @@ def main() -> None:
     }
     for name in names:
         workload = known[name]
-        measured, facts = measure(name, workload, arguments.rounds)
+        measured, facts = measured_by(name, workload, arguments.rounds)
         if not report["workloads"]:
             report["machine"] |= facts
             versions = ", ".join(f"{p} {number}" for p, number in facts["versions"].items())
             cores = f"{os.cpu_count()} cores, {facts['device']}"
             print(f"{platform.platform()}, {cores}; {versions}\n{PRECISION}")
         report["workloads"][name] = measured
-        print(f"\n{table(name, workload.title, measured)}", flush=True)
+        print(f"\n{shown_by(name, workload.title, measured)}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    disagreeing = [name for name, each in report["workloads"].items() if not each["agree"]]
+    disagreeing = [
+        name for name, each in report["workloads"].items() if not each.get("agree", True)
+    ]
     if disagreeing:
         raise SystemExit(
             f"the contenders disagree on the undamaged network of {', '.join(disagreeing)}"

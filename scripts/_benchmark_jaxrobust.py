@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from _benchmark_data import network
 from _benchmark_workloads import IMAGES, PERTURBATIONS, Workload
 
@@ -124,15 +125,7 @@ class Contender:
         workload = self.workload
         self.compilation.seconds()
         began = time.perf_counter()
-        result = jr.sweep(
-            self.network,
-            self.images,
-            perturbations=PERTURBATIONS,
-            layers=list(workload.layers),
-            strengths=list(workload.strengths),
-            seeds=workload.seeds,
-            block=workload.block,
-        )
+        result = self.sweep()
         seconds = time.perf_counter() - began
         compiling, waiting = self.compilation.seconds()
         statistics = jax.local_devices()[0].memory_stats() or {}
@@ -145,6 +138,19 @@ class Contender:
             "waiting_seconds": waiting,
             "device_peak_bytes": statistics.get("peak_bytes_in_use"),
         }
+
+    def sweep(self, run_dir: Path | None = None) -> xarray.Dataset:
+        workload = self.workload
+        return jr.sweep(
+            self.network,
+            self.images,
+            perturbations=PERTURBATIONS,
+            layers=list(workload.layers),
+            strengths=list(workload.strengths),
+            seeds=workload.seeds,
+            block=workload.block,
+            run_dir=run_dir,
+        )
 
     def finish(self) -> dict[str, Any]:
         return {"product_rate": product_rate(), "draw_seconds": self._draw_seconds()}

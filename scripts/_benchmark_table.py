@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from typing import Any
 
@@ -17,6 +18,7 @@ _HEAD: tuple[str, ...] = (
     "top-1",
     "memory",
 )
+_SAVED_EVERY = 30  # seconds, by default
 
 
 def table(name: str, title: str, figures: dict[str, Any]) -> str:
@@ -84,3 +86,25 @@ def _notes(figures: dict[str, Any]) -> list[str]:
         f"right of {figures['images']} images without damage: {', '.join(map(str, counts))}"
         + ("" if figures["agree"] else ": THE CONTENDERS DISAGREE"),
     ]
+
+
+def saving_table(name: str, title: str, figures: dict[str, Any]) -> str:
+    """What saving costs, as text.
+
+    Args:
+        name, title: of the workload.
+        figures: from `measure_saving`.
+    """
+    cost = figures["cost"]
+    lines = [
+        f"{name}: {title}",
+        f"  without a run folder {statistics.median(figures['seconds']):,.1f} s, with one "
+        f"{statistics.median(cost):+.1%} ({min(cost):+.1%} to {max(cost):+.1%})",
+    ]
+    for save in figures["saves"]:
+        stall = save["stall_seconds"]
+        lines.append(
+            f"  a save of {save['bytes'] / 2**20:,.1f} MiB holds a sweep up for "
+            f"{1000 * stall:,.0f} ms, {stall / _SAVED_EVERY:.2%} of {_SAVED_EVERY} s"
+        )
+    return "\n".join(lines)

@@ -24,17 +24,20 @@ _benchmark.main()
 """
 
 
-def benchmark(workload: Workload, folder: Path, *paths: Path) -> tuple[dict[str, Any], str, str]:
+def benchmark(
+    workload: Workload, folder: Path, *paths: Path, option: str = "--quick"
+) -> tuple[dict[str, Any], str, str]:
     """The figures, the table and the progress of one workload, measured in two rounds.
 
     Args:
         workload: what is measured.
         folder: an empty one.
         paths: further folders of Python modules, which come first.
+        option: a further one of the command.
     """
     path = os.pathsep.join(map(str, [*paths, ROOT, ROOT / "scripts"]))
     report = folder / "report.json"
-    arguments = ["--quick", "--rounds", "2", "--json", str(report)]
+    arguments = ["small", "--quick", option, "--rounds", "2", "--json", str(report)]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(workload=workload), *arguments],
         env={**os.environ, "PYTHONPATH": path},
@@ -79,6 +82,16 @@ def test_figures_without_pytorch(tmp_path: Path):
     for whole, part in zip(sweep["seconds"], sweep["seconds_without_compilation"], strict=True):
         assert 0 < part < whole
     assert sweep["draw_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_what_saving_costs(tmp_path: Path):
+    found, table, _ = benchmark(SMALL, tmp_path, option="--saving")
+    assert max(map(len, table.splitlines())) <= 100
+    assert len(found["seconds"]) == len(found["cost"]) == 2 and min(found["cost"]) > -1
+    own, large = found["saves"]
+    assert 0 < own["bytes"] < 100 * 2**20 <= large["bytes"]
+    assert own["stall_seconds"] > 0 and large["stall_seconds"] > 0
 
 
 @pytest.mark.slow

@@ -183,11 +183,13 @@ class Store:
 def _read(manager: Any, step: int) -> _Content:
     import orbax.checkpoint as orbax
 
-    kind = orbax.RestoreArgs(restore_type=np.ndarray)
-    tree = manager.restore(
-        step, args=orbax.args.PyTreeRestore(restore_args={"rows": kind, "text": kind})
-    )
-    return unpack(tree["rows"], tree["text"])
+    def read(name: str) -> np.ndarray:
+        """One array alone: a read beside one that fails would outlive Orbax's event loop."""
+        kind = {name: orbax.RestoreArgs(restore_type=np.ndarray)}
+        wanted = orbax.args.PyTreeRestore({name: 0}, restore_args=kind, partial_restore=True)
+        return manager.restore(step, args=wanted)[name]
+
+    return unpack(read("rows"), read("text"))
 
 
 @functools.cache

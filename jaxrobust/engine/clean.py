@@ -17,7 +17,7 @@ from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.plan import free_memory, images_per_step
 from jaxrobust.engine.score import score
-from jaxrobust.engine.spec import Metric
+from jaxrobust.engine.spec import Keep, Metric
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hoist import split
 from jaxrobust.network import Network
@@ -37,7 +37,7 @@ class Batch:
         labels: int32 [batch].
         present: bool [batch], False for the padding at the end.
         first_block: the block of the first image.
-        block_of: int32 [batch], the block of each, counted from the first one.
+        place_of: int32 [batch], the place of each, counted from the first one of its block.
     """
 
     index: np.ndarray
@@ -45,7 +45,7 @@ class Batch:
     labels: np.ndarray
     present: np.ndarray
     first_block: int
-    block_of: np.ndarray
+    place_of: np.ndarray
 
 
 def blocks_per_step(images: int, block: int) -> int:
@@ -82,11 +82,11 @@ class Images:
         """`size` images from `start`, the last one repeated; those from `stop` are padding."""
         index = np.arange(start, start + size)
         present, first = index < (stop or len(self.labels)), start // block
-        block_of = (index // block - first).astype(np.int32)
+        place_of = (index - first * block).astype(np.int32)
         index = np.minimum(index, len(self.labels) - 1)
         # On the device, where it is faster, and where bytes are four times quicker to bring.
         inputs = jax.jit(network.preprocessing.normalise)(self.pixels[index])
-        return Batch(index, inputs, self.labels[index], present, first, block_of)
+        return Batch(index, inputs, self.labels[index], present, first, place_of)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Clean:
 
     Attributes:
         logits: float32 [images, classes].
-        sums: quantity -> [blocks], as in `State.clean`.
+        sums: quantity -> [blocks] or [blocks, bytes], as in `State.clean`.
     """
 
     logits: Float[np.ndarray, "images classes"]
@@ -113,6 +113,7 @@ def evaluate_clean(
     block: int,
     *,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
+    keep: Keep = "counts",
     precision: PrecisionMode = "float32",
     memory: int | None = None,
 ) -> Clean:
@@ -122,6 +123,7 @@ def evaluate_clean(
         network, images: what is evaluated.
         block: consecutive images that are counted together.
         metrics: the user's own metrics by name.
+        keep: of the specification.
         precision: of matrix products and convolutions.
         memory: bytes that it may use; by default half of what is free.
 
@@ -137,9 +139,10 @@ def evaluate_clean(
     blocks = blocks_per_step(size, block)
 
     @jax.jit
-    def sums_of(logits: Array, labels: Array, present: Array, block_of: Array) -> dict[str, Array]:
+    def sums_of(logits: Array, labels: Array, present: Array, place_of: Array) -> dict[str, Array]:
         predictions = jnp.argmax(logits, 1).astype(jnp.int32)
-        return score(logits, labels, present, predictions, logits, block_of, blocks, metrics)
+        given = (logits, labels, present, predictions, logits, place_of)
+        return score(*given, block=block, blocks=blocks, metrics=metrics, keep=keep)
 
     rows = []
     sums: dict[str, np.ndarray] = {}
@@ -147,10 +150,11 @@ def evaluate_clean(
         batch = images.batch(network, start, size, block)
         logits = forward(network.params, batch.inputs)
         rows.append(np.asarray(logits, np.float32))
-        found = sums_of(logits, batch.labels, batch.present, batch.block_of)
+        found = sums_of(logits, batch.labels, batch.present, batch.place_of)
         for name, values in found.items():
-            kind = np.int32 if values.dtype == jnp.int32 else np.float64
-            own = sums.setdefault(name, np.zeros(-(-count // block), kind))[batch.first_block :]
+            kind = np.float64 if values.dtype == jnp.float32 else values.dtype
+            nothing = np.zeros((-(-count // block), *values.shape[1:]), kind)
+            own = sums.setdefault(name, nothing)[batch.first_block :]
             own[:blocks] += np.asarray(values)[: len(own)]
     return Clean(np.concatenate(rows)[:count], sums)
 

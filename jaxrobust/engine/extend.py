@@ -88,7 +88,8 @@ def carry_over(state: State, held: Specification, asked: Specification) -> State
     blocks = held.images // held.block if grown else held.blocks
     carried = state.counted[..., :blocks]
     for name, values in state.trials.items():
-        kept = np.where(carried, values[..., :blocks], np.zeros((), values.dtype))
+        own = carried.reshape(carried.shape + (1,) * (values.ndim - carried.ndim))
+        kept = np.where(own, values[:, :, :, :, :blocks], np.zeros((), values.dtype))
         new.trials[name][np.ix_(*place, range(blocks))] = kept
     new.carried[np.ix_(*place, range(blocks))] = carried
     if not grown:

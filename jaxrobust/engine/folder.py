@@ -29,6 +29,8 @@ from jaxrobust.results import is_written, read_record, was_counted, write_record
 
 # Several processes wait for each other when they meet: less often than they make steps.
 _MEET_EVERY = 5.0  # seconds
+# Of a sweep's time, for which saves may hold it up; a state of hundreds of MiB is saved less often.
+_MOST_HELD_UP = 0.01
 
 
 @contextmanager
@@ -53,7 +55,8 @@ def saved(
         processes: those that share the sweep; the first one has the folder's lock and writes the
             result.
         extend: whether the sweep may add to the one that the folder holds.
-        save_every: least seconds from one save to the next.
+        save_every: least seconds from one save to the next; they are more where saves would hold
+            the sweep up for more than 1 % of the time.
 
     Yields:
         What `run` tells how far it has come.
@@ -121,6 +124,7 @@ class _Saver:
         self._kept, self._folder, self._left_out = kept, folder, left_out
         self._processes = processes
         self._save_every, self._saved_at = save_every, time.monotonic()
+        self._pause = save_every
         # Trial-images that are done, all of them, those of this session and its seconds.
         self._progress = {"done": 0, "total": 0, "counted": 0, "seconds": 0.0}
         # When the run began, the trial-images that were done then, and those done here since.
@@ -181,7 +185,7 @@ class _Saver:
             Whether all have finished.
         """
         now = time.monotonic()
-        save = now - self._saved_at >= self._save_every and not self._store.saving
+        save = now - self._saved_at >= self._pause and not self._store.saving
         told = self._processes.gather(self._here, finished, save)
         counted, all_finished = int(told[:, 0].sum()), bool(told[:, 1].all())
         self._progress |= {
@@ -219,13 +223,15 @@ class _Saver:
             write_run(self._folder, self._kept.result, self._record(self._kept.finished))
 
     def _save(self) -> None:
-        self._saved_at = time.monotonic()
+        began = time.monotonic()
         arrays, processes = self._kept.arrays, self._processes
         if processes.count > 1:
             arrays = own_part(arrays, self._owner, processes.index)
             self._share_plans()
         record = {**self._kept.record, "progress": self._progress, "saved": _now()}
         self._store.save(arrays, record)
+        self._saved_at = time.monotonic()
+        self._pause = max(self._save_every, (self._saved_at - began) / _MOST_HELD_UP)
 
     def _share_plans(self) -> None:
         """Adds how the other processes run their trials."""

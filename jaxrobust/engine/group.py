@@ -42,7 +42,8 @@ class Sums:
         row: index of the perturbation.
         trials: as in `Step`.
         first_block: the block that the first sums are of.
-        values: quantity -> [trials, blocks], on the host, padding with them.
+        values: quantity -> [trials, blocks] or [trials, blocks, bytes], on the host, padding with
+            them.
     """
 
     row: int
@@ -73,7 +74,7 @@ class _Data:
         undamaged: the parameters, what depends on them alone, and what the undamaged network hands
             on to the suffix.
         product: that of the undamaged kernel, if trials share it.
-        scoring: what the logits are compared with, and the block of each image.
+        scoring: what the logits are compared with, and the place of each image.
     """
 
     first_block: int
@@ -140,6 +141,7 @@ class Group:
             ),
             block=spec.block,
             metrics=job.metrics,
+            keep=spec.keep,
         )
         self._together = self.plan.images_per_step * self.plan.image_devices
 
@@ -200,6 +202,6 @@ class Group:
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them
         predictions = self.clean.predictions[batch.index]
-        scoring = (batch.labels, batch.present, predictions, logits, batch.block_of)
+        scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
         undamaged = params, shared, residuals
         return _Data(batch.first_block, undamaged, product, divided(scoring, self._mesh, IMAGES))

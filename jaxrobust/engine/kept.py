@@ -14,7 +14,7 @@ from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
-from jaxrobust.results import CLEAN, TRIALS, labelled
+from jaxrobust.results import CLEAN, LABELS, TRIALS, labelled
 
 if TYPE_CHECKING:
     import xarray
@@ -27,6 +27,7 @@ class Kept:
 
     Args:
         network, spec, perturbations: of the sweep.
+        labels: int32 [images], of its images.
 
     Attributes:
         state: sums.
@@ -35,9 +36,13 @@ class Kept:
     """
 
     def __init__(
-        self, network: Network, spec: Specification, perturbations: Sequence[Perturbation]
+        self,
+        network: Network,
+        spec: Specification,
+        perturbations: Sequence[Perturbation],
+        labels: np.ndarray,
     ) -> None:
-        self.spec = spec
+        self.spec, self._labels = spec, labels
         self.state = State.empty(spec)
         self.plans: Plans = []
         self.finished = False
@@ -64,9 +69,11 @@ class Kept:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The sums by name."""
+        """The sums by name, and the labels if bits of images are among them."""
         arrays = {TRIALS + name: values for name, values in self.state.trials.items()}
         arrays |= {CLEAN + name: values for name, values in self.state.clean.items()}
+        if self.spec.keep == "images":
+            arrays[LABELS] = self._labels
         return {**arrays, _CARRIED: self.state.carried}
 
     @property

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxrobust.engine.clean import blocks_per_step
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.score import score
-from jaxrobust.engine.spec import Metric
+from jaxrobust.engine.spec import Keep, Metric
 from jaxrobust.hoist import Split
 from jaxrobust.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, on_mesh
 
@@ -35,6 +35,7 @@ class Programs:
         sharing: whether trials share the product of the undamaged kernel.
         block: images that are counted together.
         metrics: the user's own by name.
+        keep: "images" for bits of which images were right, too.
 
     Attributes:
         shared: `params -> shared`.
@@ -44,7 +45,7 @@ class Programs:
         mix: `(product, products of directions, rows [trials], scales [trials], factors
             [trials, …]) -> products` of trials that share them.
         finish: `(products or None, damaged leaves [trials, …], params, shared, residuals, *scoring)
-            -> sums [trials, blocks]` by quantity.
+            -> sums [trials, blocks]` by quantity, bits [trials, blocks, bytes].
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Programs:
         sharing: bool,
         block: int,
         metrics: Mapping[str, Metric],
+        keep: Keep,
     ) -> None:
         blocks = blocks_per_step(plan.images_per_step * plan.image_devices, block)
 
@@ -92,7 +94,8 @@ class Programs:
         ) -> dict[str, Array]:
             def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
                 logits = parts.suffix(leaves, params, shared, _own(residuals), product)
-                return score(logits, *scoring, blocks=blocks, metrics=metrics)
+                how = dict(block=block, blocks=blocks, metrics=metrics, keep=keep)
+                return score(logits, *scoring, **how)
 
             sums = jax.vmap(one_trial)(_own(products), leaves)
             return jax.lax.psum(sums, "image") if plan.image_devices > 1 else sums

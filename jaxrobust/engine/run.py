@@ -45,6 +45,7 @@ class Runner:
             job.images,
             spec.block,
             metrics=job.metrics,
+            keep=spec.keep,
             precision=spec.precision,
             memory=job.options.memory,
         )

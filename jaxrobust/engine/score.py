@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.engine.spec import Metric
+from jaxrobust.engine.spec import Keep, Metric
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -20,9 +20,12 @@ def score(
     present: Bool[Array, " images"],
     clean_predictions: Int[Array, " images"],
     clean_logits: Float[Array, "images classes"],
-    block_of: Int[Array, " images"],
+    place_of: Int[Array, " images"],
+    *,
+    block: int,
     blocks: int,
     metrics: Mapping[str, Metric],
+    keep: Keep = "counts",
 ) -> dict[str, Array]:
     """Sums over each block of images.
 
@@ -35,12 +38,17 @@ def score(
         logits, labels: of the network under test.
         present: False for the padding behind the last image.
         clean_predictions, clean_logits: of the undamaged network on the same images.
-        block_of: the block that each image belongs to, counted from the first one.
+        place_of: the place of each image, counted from the first one of the first block; they are
+            consecutive.
+        block: how many images make a block.
         blocks: how many blocks the images can belong to.
         metrics: name -> f(logits, labels, clean_logits) -> one number per image.
+        keep: "images" for `top1_bits` and `top5_bits`, too.
 
     Returns:
-        Quantity -> [blocks]; counts in int32, sums in float32.
+        Quantity -> [blocks]; counts in int32, sums in float32. Bits are uint8 [blocks, bytes], in
+        each block's first byte the greatest bit for its first image: with each image's bit in a
+        place of its own, they add up like counts.
     """
     logits = logits.astype(jnp.float32)
     finite = jnp.isfinite(logits).all(1)
@@ -59,10 +67,18 @@ def score(
     for name, metric in metrics.items():
         values[name] = jnp.asarray(metric(logits, labels, clean_logits)).astype(jnp.float32)
 
-    counted = present[None] & (jnp.arange(blocks)[:, None] == block_of[None])
+    counted = present[None] & (jnp.arange(blocks)[:, None] == place_of[None] // block)
 
     def total(value: Array) -> Array:
         kind = jnp.int32 if value.dtype == bool else jnp.float32
         return jnp.where(counted, value.astype(kind)[None], 0).sum(1)
 
-    return {name: total(value) for name, value in values.items()}
+    def packed(right: Array) -> Array:
+        nobody = jnp.zeros(blocks * block, bool)
+        placed = jax.lax.dynamic_update_slice(nobody, right & present, place_of[:1])
+        return jnp.packbits(placed.reshape(blocks, block), axis=1)
+
+    sums = {name: total(value) for name, value in values.items()}
+    if keep == "images":
+        sums |= {f"{name}_bits": packed(values[name]) for name in ("top1", "top5")}
+    return sums

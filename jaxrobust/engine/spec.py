@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,11 @@ DEFAULT_BLOCK = 50
 # What a result calls its own variables and dimensions.
 _TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
 _TAKEN += ("perturbation", "layer", "strength", "seed", "block")
+_TAKEN += ("top1_bits", "top5_bits", "image", "label", "byte")
 
 Metric = Callable[[Any, Any, Any], Any]
 Grid = str | Sequence[Any]
+Keep = Literal["counts", "images"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Specification:
         root: the root of all random keys.
         metrics: names of the user's own metrics.
         precision: what the operands of matrix products and convolutions are rounded to.
+        keep: "counts", or "images": also which images were right.
     """
 
     network: str
@@ -66,6 +69,7 @@ class Specification:
     root: int
     metrics: tuple[str, ...]
     precision: PrecisionMode = "float32"
+    keep: Keep = "counts"
 
     @property
     def blocks(self) -> int:
@@ -184,13 +188,14 @@ def specify(
     block: int,
     metrics: Mapping[str, Metric],
     precision: PrecisionMode = "float32",
+    keep: Keep = "counts",
     report: Report = silent,
 ) -> Specification:
     """Checks that a sweep can be run as asked, and writes down what it is.
 
     Args:
-        network, images, layers, seeds, root, block: as for `jaxrobust.sweep`; the labels of the
-            images are indices of the network's classes.
+        network, images, layers, seeds, root, block, keep: as for `jaxrobust.sweep`; the labels of
+            the images are indices of the network's classes.
         perturbations: from `resolve_perturbations`.
         strengths: from `resolve_strengths`.
         metrics: the user's own metrics by name.
@@ -204,6 +209,8 @@ def specify(
         if not isinstance(value, int | np.integer) or not least <= value < 2**32:
             raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
     check_mode(precision)
+    if keep not in get_args(Keep):
+        raise SpecificationError(unknown("keep", keep, get_args(Keep)))
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
     for name, metric in metrics.items():
@@ -227,6 +234,7 @@ def specify(
         root=int(root),
         metrics=tuple(metrics),
         precision=precision,
+        keep=keep,
     )
 
 

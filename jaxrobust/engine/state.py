@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError
+from jaxrobust.results import BITS
 
 COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
 
@@ -17,12 +18,15 @@ COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
 class State:
     """Sums over the images of each block.
 
+    Which images were right, where that is kept, is a sum as well: each image has a bit of its own.
+
     Attributes:
         trials: by quantity: int32 counts (`images`, `top1`, `top5`, `changed`, `nonfinite`) and
             float64 sums (`loss`, the user's metrics), each
-            [perturbation, layer, strength, seed, block]. A trial that was not run has seen 0
-            images.
-        clean: the same of the undamaged network, each [block].
+            [perturbation, layer, strength, seed, block], and uint8 bits (`top1_bits`, `top5_bits`),
+            each [perturbation, layer, strength, seed, block, byte]. A trial that was not run has
+            seen 0 images.
+        clean: the same of the undamaged network, each [block] or [block, byte].
         carried: bool [perturbation, layer, strength, seed, block], which blocks were counted by the
             sweep that this one extends.
     """
@@ -35,7 +39,7 @@ class State:
     def check_size(spec: Specification, memory: int) -> None:
         """Raises SpecificationError if the state would not fit into a quarter of the memory."""
         cells = len(spec.strengths) * len(spec.layers) * len(spec.grid) * spec.seeds * spec.blocks
-        size = cells * (4 * len(COUNTS) + 8 * (1 + len(spec.metrics)) + 1)
+        size = cells * (4 * len(COUNTS) + 8 * (1 + len(spec.metrics)) + 1 + _bytes_of_bits(spec))
         if size > memory // 4:
             raise SpecificationError(
                 f"{cells:,} trials × blocks need {size / 2**30:.1f} GiB of sums, more than a "
@@ -48,9 +52,13 @@ class State:
         """Nothing has been seen yet."""
         shape = (len(spec.strengths), len(spec.layers), len(spec.grid), spec.seeds, spec.blocks)
         kinds = dict.fromkeys(COUNTS, np.int32) | dict.fromkeys(("loss", *spec.metrics), np.float64)
+        trials = {name: np.zeros(shape, kind) for name, kind in kinds.items()}
+        if spec.keep == "images":
+            bits = (*shape, _bytes_of_bits(spec) // len(BITS))
+            trials |= {name: np.zeros(bits, np.uint8) for name in BITS}
         return State(
-            trials={name: np.zeros(shape, kind) for name, kind in kinds.items()},
-            clean={name: np.zeros(spec.blocks, kind) for name, kind in kinds.items()},
+            trials=trials,
+            clean={name: np.zeros_like(values[0, 0, 0, 0]) for name, values in trials.items()},
             carried=np.zeros(shape, bool),
         )
 
@@ -58,7 +66,7 @@ class State:
     def counted(self) -> np.ndarray:
         """Which blocks trials have seen wholly: bool, as `carried`."""
         seen = self.trials["images"]
-        return np.where(seen > 0, seen == self.clean["images"], False)
+        return (seen > 0) & (seen == self.clean["images"])
 
     def complete(self, wanted: np.ndarray) -> np.ndarray:
         """Which trials have seen all that they are to see.
@@ -69,7 +77,7 @@ class State:
         Returns:
             Bool [perturbation, layer, strength, seed].
         """
-        return (self.counted | ~wanted).all(-1)
+        return np.all(self.counted | ~wanted, axis=-1)
 
     def rewind(self, wanted: np.ndarray) -> None:
         """Takes back what trials have counted that did not come to their end."""
@@ -80,7 +88,11 @@ class State:
     def add(
         self, trial: tuple[int, int, int, int], first_block: int, sums: Mapping[str, np.ndarray]
     ) -> None:
-        """Adds the sums of consecutive blocks, each [blocks], to one trial (its four indices).
+        """Adds the sums of consecutive blocks to one trial (its four indices).
+
+        Args:
+            trial, first_block: where to.
+            sums: quantity -> [blocks] or [blocks, bytes].
 
         Blocks behind the last one are padding and left out.
         """
@@ -92,3 +104,8 @@ class State:
         """Gives all trials of a perturbation's row and strength's column the undamaged sums."""
         for quantity, values in self.clean.items():
             self.trials[quantity][row, :, column, :seeds] = values
+
+
+def _bytes_of_bits(spec: Specification) -> int:
+    """What the bits of one trial and block take."""
+    return len(BITS) * -(-spec.block // 8) if spec.keep == "images" else 0

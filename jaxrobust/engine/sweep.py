@@ -23,6 +23,7 @@ from jaxrobust.engine.share import Alone
 from jaxrobust.engine.spec import (
     DEFAULT_BLOCK,
     Grid,
+    Keep,
     Metric,
     Specification,
     resolve_perturbations,
@@ -59,6 +60,7 @@ def sweep(
     block: int = DEFAULT_BLOCK,
     metrics: Mapping[str, Metric] | None = None,
     precision_mode: PrecisionMode = "float32",
+    keep: Keep = "counts",
     run_dir: str | Path | None = None,
     extend: bool = False,
     save_every: float = 30.0,
@@ -84,12 +86,15 @@ def sweep(
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
+        keep: "images" also keeps, in 2 bits per trial and image, which images were right at top-1
+            and top-5, for `jaxrobust.right`.
         run_dir: the folder for `sweep.json`, `results.nc`, `results.csv` and checkpoints of the
             counts. A sweep that was interrupted or killed goes on from there when it is run again;
             a finished one gives its result at once.
         extend: the sweep adds seeds, strengths, layers, perturbations or images to the one in
             `run_dir`, whose counts are not counted again.
-        save_every: least seconds from one save of the counts to the next.
+        save_every: least seconds from one save of the counts to the next; they are more where
+            saves would hold the sweep up for more than 1 % of the time.
         blocks: keep the dimension `block` in the result.
         options: how to run it; never changes what is measured.
         report: called with what is being done, how much of it is done, and how much there is:
@@ -98,7 +103,8 @@ def sweep(
     Returns:
         A dataset with the dimensions perturbation, layer, strength and seed: per trial the counts
         `images`, `top1`, `top5`, `changed`, `nonfinite`, the sum `loss` and those of the user's
-        metrics; the same of the undamaged network as `clean_…`.
+        metrics; the same of the undamaged network as `clean_…`. With keep="images" also
+        `top1_bits` and `top5_bits`, packed along images, and the images' `label`.
 
     Raises:
         SpecificationError: anything that cannot be run as asked, before any long work starts; a
@@ -132,11 +138,12 @@ def sweep(
         block=block,
         metrics=metrics,
         precision=precision_mode,
+        keep=keep,
         report=report,
     )
     State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
-    kept = Kept(network, spec, chosen)
+    kept = Kept(network, spec, chosen, source.labels)
     saving = nullcontext(Alone())
     if folder is not None:
         saving = saved(kept, folder, source, processes, extend=extend, save_every=save_every)

@@ -54,7 +54,7 @@ def lower_step(network: Network, layer: Layer, perturbation: Perturbation) -> No
     touched = [leaf.path for leaf in perturbation.leaves(layer)]
     parts = split(network, touched, PLAN.images_per_step, reformulate=False)
     sharing = parts.product is not None and perturbation.acts is not None
-    programs = Programs(parts, PLAN, MESH, sharing=sharing, block=100, metrics={})
+    programs = Programs(parts, PLAN, MESH, sharing=sharing, block=100, metrics={}, keep="images")
     params = without_values(network.params)
     size, trials = PLAN.images_per_step, PLAN.trials_per_step
     images = jax.ShapeDtypeStruct((size, *network.preprocessing.shape), jnp.float32)

@@ -1,0 +1,139 @@
+"""Sweeps in processes of their own: killed, and on a full disk; nothing that was saved is lost."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sweeps_for_tests import IMAGES
+
+import jaxrobust as jr
+from jaxrobust.durable.lock import is_locked
+from jaxrobust.durable.store import FOLDER, has_checkpoints
+
+PROGRAM = """
+import os, resource, signal, sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import orbax.checkpoint
+from networks_for_tests import NETWORKS
+from sweeps_for_tests import small_sweep
+import jaxrobust as jr
+from jaxrobust.data.progress import PREPARING
+from jaxrobust.durable.store import has_checkpoints
+from jaxrobust.engine import folder
+
+folder._MOST_HELD_UP = 1  # saves follow one another
+run, whole = Path({run!r}), Path({run!r} + "-whole")
+net, source = NETWORKS["chain"](), jr.images({data!r})
+
+def sweep(run, act=lambda: None, when=0, seeds=4, pause=0):
+    steps = 0
+    def report(name, done, total):
+        nonlocal steps
+        steps += bool(total and name not in PREPARING)
+        time.sleep(pause)
+        if steps == when:
+            act()
+    small_sweep(net, source, run_dir=run, report=report, save_every=0, strengths=[0.2, 0.4, 0.6],
+                seeds=seeds, options=jr.Options(trials_per_step=2, images_per_step=10))
+
+def wait_for_checkpoint():
+    while not has_checkpoints(run):
+        time.sleep(0.01)
+
+def fill_disk():
+    wait_for_checkpoint()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+def kill():
+    wait_for_checkpoint()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fail():
+    try:
+        sweep(run, fill_disk, 5)
+    except jr.SpecificationError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        print(error, flush=True)
+
+{what}
+"""
+
+
+def start(what: str, run: Path, source: jr.ImageSource) -> subprocess.Popen[str]:
+    """A process that does something to the sweep in a folder or to `whole` beside it."""
+    tests = str(Path(__file__).parents[1])
+    text = PROGRAM.format(tests=tests, data=source.name, run=str(run), what=what)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", text], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def same_table(run: Path) -> bool:
+    whole = run.with_name(f"{run.name}-whole")
+    return (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_a_full_disk_is_told_and_a_killed_sweep_goes_on(
+    source: jr.ImageSource, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = start("fail(); sweep(run, kill, 6)", run, source)
+    told, errors = first.communicate(timeout=300)
+    assert first.returncode == -9, errors
+    full = told.splitlines()[0]
+    assert full.startswith(f"cannot save in {run}: "), errors
+    assert full.endswith("; what was saved before is intact")
+    assert not is_locked(run), "the system has released the lock of a process that is gone"
+    found = jr.open_run(run)
+    assert found.attrs["finished"] == 0 and int(found.images.sum()) > 0
+
+    second = start("sweep(run); sweep(whole)", run, source)
+    _, errors = second.communicate(timeout=300)
+    assert second.returncode == 0, errors
+    assert same_table(run)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_20_random_moments_ends_as_if_it_had_not_been(
+    source: jr.ImageSource, tmp_path: Path
+) -> None:
+    run, moments, kills = tmp_path / "run", random.Random(0), 20
+
+    def started() -> Iterator[subprocess.Popen[str]]:
+        """Processes that begin when they are told to, the next two importing meanwhile."""
+        # Paused, so that it takes all kills to come near the end.
+        what = "input(); sweep(run, lambda: print('begun', flush=True), 1, 300, 0.01)"
+        ready: list[subprocess.Popen[str]] = []
+        for number in range(kills):
+            ready.append(start(what, run, source))
+            if number >= 2:
+                yield ready.pop(0)
+        yield from ready
+
+    in_a_save = seen = 0
+    for number, process in enumerate(started()):
+        assert process.stdin and process.stdout
+        print(file=process.stdin, flush=True)
+        if number % 4:
+            assert process.stdout.readline() == "begun\n"
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9
+        if has_checkpoints(run):
+            in_a_save += any("tmp" in path.name for path in (run / FOLDER).iterdir())
+            counted = int((jr.open_run(run).images == IMAGES).sum())
+            assert counted >= seen, "nothing that was saved is lost"
+            seen = counted
+    assert in_a_save >= 3 and seen > 0
+    last = start("sweep(run, seeds=300); sweep(whole, seeds=300)", run, source)
+    _, errors = last.communicate(timeout=300)
+    assert last.returncode == 0 and "damaged" not in errors, errors
+    assert same_table(run)
