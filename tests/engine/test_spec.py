@@ -110,6 +110,7 @@ OTHER: dict[str, Any] = {
     "root": 4,
     "metrics": (),
     "precision": "default",
+    "keep": "images",
 }
 
 
