@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # A round of half as many seeds again ends on average so far beyond the number that is needed:
 # the mean of 1.5^u, u uniform between 0 and 1.
 _OVERSHOOT = 0.5 / np.log(1.5)
+# More would tell better how many images to use, but cost more than that saves (simulated).
 _SECOND_LOOKS = 8
 
 

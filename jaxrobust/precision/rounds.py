@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 FEWEST = 32
+"""Seeds of the first round; after fewer, sweeps stop on a spread that is too small by chance."""
 
 
 def next_seeds(seeds: Int[np.ndarray, "*cells"]) -> Int[np.ndarray, "*cells"]:
