@@ -25,7 +25,7 @@ NetworkArgument = Annotated[
     Positional[str],
     arg(metavar="NETWORK", help="a name of `list networks`, or a checkpoint folder"),
 ]
-RunArgument = Annotated[Positional[Path], arg(metavar="RUN", help="the folder of a sweep")]
+RunArgument = Annotated[Positional[str], arg(metavar="RUN", help="the folder of a sweep")]
 DataArgument = Annotated[
     str, arg(metavar="SOURCE", help="where the images come from: see `list data`")
 ]
@@ -113,7 +113,7 @@ class Sweep:
     network: NetworkArgument
     data: DataArgument
     out: Annotated[
-        Path, arg(metavar="DIR", help="the run folder; a sweep that was interrupted there goes on")
+        str, arg(metavar="DIR", help="the run folder; a sweep that was interrupted there goes on")
     ]
     perturbations: Annotated[
         tuple[str, ...],

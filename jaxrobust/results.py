@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from jaxrobust.durable.store import Store, has_checkpoints
 from jaxrobust.errors import SpecificationError, check_can_be_made, first_line, unknown
+from jaxrobust.paths import is_remote, path_of
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -251,9 +253,10 @@ def check_run_folder(folder: str | Path) -> Path:
     Raises:
         SpecificationError: it holds something else, or cannot be made.
     """
-    path = Path(folder)
+    path = path_of(folder)
     if not path.exists():
-        check_can_be_made(path)
+        if not is_remote(path):
+            check_can_be_made(path)
     elif not path.is_dir() or not (path / "sweep.json").exists() and _content(path):
         raise SpecificationError(f"{path} holds something else: choose a folder that is new")
     return path
@@ -315,12 +318,30 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
 
 
 def _replace(path: Path, write: Any) -> None:
+    if is_remote(path):  # an object appears whole or not at all
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            path.write_bytes(temporary.read_bytes())
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _local(path: Path) -> Iterator[Path]:
+    """A file of this machine with the same content."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / path.name
+        temporary.write_bytes(path.read_bytes())
+        yield temporary
 
 
 def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
@@ -335,7 +356,7 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
     """
     import xarray
 
-    folder = Path(folder)
+    folder = path_of(folder)
     path = folder / "results.nc"
     result = None
     if has_checkpoints(folder) and not is_written(folder):
@@ -344,7 +365,8 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
         if not path.exists():
             what = "nothing was counted yet" if (folder / "sweep.json").exists() else "no sweep"
             raise FileNotFoundError(f"{folder} holds no results.nc: {what}")
-        result = xarray.load_dataset(path, engine="h5netcdf")
+        with _local(path) as file:
+            result = xarray.load_dataset(file, engine="h5netcdf")
     return result if blocks else sum_blocks(result)
 
 

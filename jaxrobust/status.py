@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxrobust.durable.lock import is_locked
 from jaxrobust.durable.store import Store, has_checkpoints
+from jaxrobust.paths import path_of
 from jaxrobust.results import is_written, labelled, sum_blocks
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
@@ -22,7 +23,7 @@ def status(folder: str | Path) -> str:
     Raises:
         FileNotFoundError: there is no sweep in the folder.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     if not (folder / "sweep.json").exists():
         raise FileNotFoundError(f"{folder} holds no sweep.json: not the folder of a sweep")
     running = is_locked(folder)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxrobust"
 # From the top down: a room imports only itself and rooms above it.
 ROOMS = (
     "errors",
+    "paths",
     "text",
     "meshes",
     "jaxprs",

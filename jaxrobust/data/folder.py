@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import posixpath
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxrobust.data.encoded import EncodedStore, class_folders
 from jaxrobust.data.paths import existing_folder
 from jaxrobust.data.registry import register
 from jaxrobust.errors import SpecificationError
+from jaxrobust.paths import is_remote
 
 
 @register("folder:PATH")
@@ -20,11 +24,21 @@ def open_folder(path: str) -> EncodedStore:
 
 def files_below(root: Path) -> list[str]:
     """The paths of all files in a folder and its sub-folders, relative to it."""
+    if is_remote(root):
+        return list(_objects_below(root))
     return [
         (Path(parent).relative_to(root) / name).as_posix()
         for parent, _, names in os.walk(root, onerror=_unreadable, followlinks=True)
         for name in names
     ]
+
+
+def _objects_below(root: Any) -> Iterator[str]:
+    # Whether the protocol is a part of what etils finds depends on the store.
+    tail = str(root).partition("://")[2]
+    for parent, _, names in root.walk():
+        inside = str(parent).partition(tail)[2].strip("/")
+        yield from (posixpath.join(inside, name) for name in names)
 
 
 def _unreadable(error: OSError) -> None:

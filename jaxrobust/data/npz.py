@@ -17,10 +17,12 @@ def open_npz(path: str) -> ArrayStore:
     """A NumPy file with the arrays `images` (uint8) and `labels` (class indices)."""
     file = existing_file(path)
     try:
-        content = np.load(file, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise SpecificationError("is a single array, not an .npz file with images and labels")
-        with content as arrays:
+        with file.open("rb") as opened:
+            arrays = np.load(opened, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise SpecificationError(
+                    "is a single array, not an .npz file with images and labels"
+                )
             missing = [name for name in ("images", "labels") if name not in arrays]
             if missing:
                 raise SpecificationError(

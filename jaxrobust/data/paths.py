@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxrobust.errors import SpecificationError
+from jaxrobust.paths import is_remote, path_of
 
 
 def existing_file(path: str) -> Path:
@@ -25,7 +26,8 @@ def existing_folder(path: str) -> Path:
 
 def existing(path: str) -> Path:
     """A path that exists (`~` is the home folder); else a `SpecificationError`."""
-    expanded = Path(path).expanduser()
+    expanded = path_of(path).expanduser()
     if not expanded.exists():
-        raise SpecificationError(f"there is no such path ({expanded.absolute()})")
+        shown = expanded if is_remote(expanded) else expanded.absolute()
+        raise SpecificationError(f"there is no such path ({shown})")
     return expanded

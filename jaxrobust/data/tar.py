@@ -48,7 +48,7 @@ def _image_extents(file: Path) -> dict[str, tuple[int, int]]:
     """Where each image's bytes begin, and how many there are; of two with one name, the last."""
     extents = {}
     try:
-        with tarfile.open(file, "r:") as archive:
+        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             for member in archive:
                 name = posixpath.normpath(member.name)
                 if not is_image(name) or member.isdir():

@@ -5,26 +5,37 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxrobust.durable.lease import is_leased, leased
 from jaxrobust.errors import SpecificationError
+from jaxrobust.paths import is_remote
 
 _NAME = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Makes the folder if it does not exist, and keeps other runs out of it.
 
-    The lock's file stays behind; it means nothing once its owner has ended.
+    The lock's file stays behind; it means nothing once its owner has ended. In an object store,
+    which has no locks, there is a lease instead.
+
+    Yields:
+        A function to call before anything is written: it raises SpecificationError if another run
+        has the folder now.
 
     Raises:
         SpecificationError: another run has the folder, or it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if is_remote(folder):
+            with leased(folder) as check:
+                yield check
+            return
         file = (folder / _NAME).open("a+")
     except OSError as error:
         raise SpecificationError(f"{folder} cannot be written to: {error.strerror}") from error
@@ -40,11 +51,13 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        yield lambda: None
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a run has the folder now."""
+    if is_remote(folder):
+        return is_leased(folder)
     try:
         with (folder / _NAME).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

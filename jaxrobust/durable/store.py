@@ -17,6 +17,7 @@ import numpy as np
 from jaxrobust.durable.packing import pack, unpack
 from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
 from jaxrobust.hosts import Processes
+from jaxrobust.paths import is_remote
 
 FOLDER = "checkpoints"
 _KEPT = 3
@@ -136,8 +137,10 @@ class Store:
             options.multiprocessing_options = orbax.options.MultiprocessingOptions(
                 primary_host=index, active_processes={index}
             )
-        # Orbax takes no relative path.
-        return orbax.CheckpointManager((self._folder / FOLDER).resolve(), options=options)
+        path = self._folder / FOLDER
+        if not is_remote(path):
+            path = path.resolve()  # Orbax takes no relative path
+        return orbax.CheckpointManager(path, options=options)
 
     def _newest(self, manager: Any) -> tuple[int | None, _Content | None]:
         """The number and the content of the newest checkpoint that is intact."""

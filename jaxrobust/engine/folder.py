@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -71,10 +71,13 @@ def saved(
     """
     _check_alike(kept, processes)
     with ExitStack() as stack:
-        processes.decide(lambda: stack.enter_context(locked(folder)))
+        still_ours: list[Callable[[], None]] = []
+        processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
         processes.decide(lambda: _check_held(kept, folder, images, extend))
-        saver = stack.enter_context(_Saver(kept, folder, images.left_out, save_every, processes))
+        saver = stack.enter_context(
+            _Saver(kept, folder, images.left_out, save_every, processes, still_ours)
+        )
         saver.resume()
         try:
             yield saver
@@ -120,7 +123,9 @@ class _Saver:
         left_out: Sequence[str],
         save_every: float,
         processes: Processes,
+        still_ours: Sequence[Callable[[], None]],
     ) -> None:
+        self._still_ours = still_ours
         self._kept, self._folder, self._left_out = kept, folder, left_out
         self._processes = processes
         self._save_every, self._saved_at = save_every, time.monotonic()
@@ -224,6 +229,7 @@ class _Saver:
 
     def _save(self) -> None:
         began = time.monotonic()
+        self._processes.decide(lambda: [check() for check in self._still_ours])
         arrays, processes = self._kept.arrays, self._processes
         if processes.count > 1:
             arrays = own_part(arrays, self._owner, processes.index)

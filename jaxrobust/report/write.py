@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxrobust.errors import SpecificationError
 from jaxrobust.figures import accuracy_curves, caption, heat_map, layer_summary, save
 from jaxrobust.figures.captions import Kind
+from jaxrobust.paths import is_remote
 from jaxrobust.report.page import Picture, page
 from jaxrobust.results import open_run
 from jaxrobust.summary import main_metric, undamaged
@@ -45,7 +47,12 @@ def write_report(folder: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: the folder holds no run.
+        SpecificationError: it is in an object store.
     """
+    if is_remote(folder):
+        raise SpecificationError(
+            f"{folder}: the figures are written beside the run: copy the folder here first"
+        )
     folder = Path(folder)
     result = open_run(folder)
     described = folder / "sweep.json"

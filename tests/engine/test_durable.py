@@ -256,6 +256,7 @@ def test_what_orbax_restores_without_complaint_is_verified(
     store = Store(tmp_path)
     store.save({"a": np.arange(6)}, {"number": 1})
     store.wait()
+    assert store._manager is not None
     restore = store._manager.restore
 
     def changed(*arguments: Any, **options: Any) -> Any:

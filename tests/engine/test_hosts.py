@@ -229,8 +229,9 @@ def test_the_parts_of_all_processes_make_the_whole() -> None:
     parts = [own_part(arrays, owner, process) for process in range(3)]
     for name, array in arrays.items():
         assert all(part[name].dtype == array.dtype for part in parts)
-        np.testing.assert_array_equal(sum(part[name] for part in parts), array)
-        assert (sum((part[name] != 0).astype(int) for part in parts) <= 1).all()
+        stacked = np.stack([part[name] for part in parts])
+        np.testing.assert_array_equal(stacked.sum(0), array)
+        assert ((stacked != 0).sum(0) <= 1).all()
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_the_parts_of_all_processes_make_the_whole() -> None:
         (("host", 2, 0), "coordinator 'host': HOST:PORT is needed"),
         (
             (None, None, None),
-            "the processes cannot be joined: jax.distributed.initialize() must be",
+            "the processes cannot be joined: jax.distributed",
         ),
     ],
 )

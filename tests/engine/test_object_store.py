@@ -1,0 +1,134 @@
+"""Run folders and data in an object store, here one in memory; leases."""
+
+import json
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
+from results_for_tests import like_the_study, made, written
+from sweeps_for_tests import refusal
+
+import jaxrobust as jr
+from jaxrobust.durable.lease import is_leased, leased
+from jaxrobust.durable.lock import is_locked, locked
+from jaxrobust.paths import path_of
+from jaxrobust.results import check_run_folder
+
+LEASE = ".lease.json"
+
+
+class Store(MemoryFileSystem):
+    """Takes `gs://` paths; as in an object store, a folder is what objects' names begin with."""
+
+    protocol = "gs"
+    store: dict[str, Any] = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("gs://").strip("/")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    fsspec.register_implementation("gcs", Store, clobber=True)
+    yield path_of("gs://bucket")
+    Store.store.clear()
+
+
+def test_a_result_is_written_to_and_read_from_an_object_store(bucket: Path, tmp_path: Path) -> None:
+    result = made(like_the_study, {"synapse_knockout": [0, 0.3, 0.6]})
+    folder = check_run_folder("gs://bucket/run")
+    assert folder == bucket / "run"
+    written(result, folder)
+    written(result, tmp_path)
+    assert sorted(each.name for each in folder.iterdir()) == [
+        "results.csv",
+        "results.nc",
+        "sweep.json",
+    ]
+    for name in ("results.csv", "sweep.json"):
+        assert (folder / name).read_text() == (tmp_path / name).read_text()
+    assert jr.open_run("gs://bucket/run").identical(jr.open_run(tmp_path))
+    assert check_run_folder("gs://bucket/run") == folder
+    (bucket / "other" / "a.txt").write_text("something")
+    assert "holds something else" in refusal(check_run_folder, "gs://bucket/other")
+    assert "copy the folder here first" in refusal(jr.write_report, "gs://bucket/run")
+
+
+def test_images_are_read_from_an_object_store(bucket: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        path = tmp_path / "images" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        (bucket / path.relative_to(tmp_path)).write_bytes(path.read_bytes())
+    np.savez(tmp_path / "images.npz", images=pixels, labels=np.arange(6) % 2)
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(tmp_path / "images", "images")
+    for name in ("images.npz", "images.tar"):
+        (bucket / name).write_bytes((tmp_path / name).read_bytes())
+    for source in ("npz:{}/images.npz", "tar:{}/images.tar", "folder:{}/images"):
+        here, there = (jr.images(source.format(place)) for place in (tmp_path, "gs://bucket"))
+        assert there.fingerprint() == here.fingerprint()
+        np.testing.assert_array_equal(there[3][0], here[3][0])
+        assert there[3][1] == here[3][1]
+    assert "there is no such path (gs://bucket/none.npz)" in refusal(
+        jr.images, "npz:gs://bucket/none.npz"
+    )
+
+
+def test_a_live_lease_is_refused_and_given_back_at_the_end(bucket: Path, tmp_path: Path) -> None:
+    for folder in (tmp_path, bucket):
+        with leased(folder, settled=0) as check:
+            check()
+            assert is_leased(folder)
+            message = refusal(leased(folder, settled=0).__enter__)
+            assert message.startswith(f"{folder} is in use by process ")
+            assert "last heard of 0 s ago" in message
+        assert not is_leased(folder) and not (folder / LEASE).exists()
+    with locked(bucket / "run"):
+        assert is_locked(bucket / "run")
+    assert not is_locked(bucket / "run")
+
+
+def stale(folder: Path, age: float) -> None:
+    content = {"owner": "process 1 on elsewhere", "token": "x", "heartbeat": time.time() - age}
+    (folder / LEASE).write_text(json.dumps(content))
+
+
+def test_a_stale_lease_is_taken_over_with_a_warning(tmp_path: Path) -> None:
+    stale(tmp_path, 290)
+    assert "process 1 on elsewhere" in refusal(leased(tmp_path, settled=0).__enter__)
+    stale(tmp_path, 310)
+    assert not is_leased(tmp_path)
+    with (
+        pytest.warns(UserWarning, match=r"process 1 on elsewhere was last heard of 310 s ago"),
+        leased(tmp_path, settled=0),
+    ):
+        assert is_leased(tmp_path)
+
+
+def test_a_lease_is_renewed_and_its_loss_is_told(tmp_path: Path) -> None:
+    with leased(tmp_path, renewed=0.01, settled=0) as check:
+        first = heartbeat(tmp_path)
+        while heartbeat(tmp_path) == first:
+            time.sleep(0.01)
+        check()
+    with leased(tmp_path, settled=0) as check:
+        stale(tmp_path, 0)
+        assert "is in use by process 1 on elsewhere" in refusal(check)
+    assert (tmp_path / LEASE).exists(), "another run's lease is left alone"
+
+
+def heartbeat(folder: Path) -> float:
+    while not (text := (folder / LEASE).read_text()):  # it is being written
+        pass
+    return json.loads(text)["heartbeat"]
