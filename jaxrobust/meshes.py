@@ -63,6 +63,9 @@ def on_mesh(
     return jax.jit(mapped, in_shardings=tuple(NamedSharding(mesh, each) for each in given))
 
 
-def divided(values: Any, mesh: Mesh, how: PartitionSpec) -> Any:
-    """The same arrays, divided among the devices of a mesh; `WHOLE` gives every device a copy."""
-    return jax.device_put(values, NamedSharding(mesh, how))
+def divided(values: Any, mesh: Mesh | None, how: PartitionSpec) -> Any:
+    """The same arrays, divided among the devices of a mesh; `WHOLE` gives every device a copy.
+
+    One of several processes can call programs on a mesh of its own only with such arrays.
+    """
+    return values if mesh is None else jax.device_put(values, NamedSharding(mesh, how))

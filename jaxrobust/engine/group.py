@@ -21,7 +21,7 @@ from jaxrobust.engine.plan import Plan, make_plan
 from jaxrobust.engine.programs import Programs
 from jaxrobust.hoist import split
 from jaxrobust.layers import Layer
-from jaxrobust.meshes import IMAGES, divided, mesh_of, sweep_devices
+from jaxrobust.meshes import IMAGES, TRIALS, divided, mesh_of, sweep_devices
 from jaxrobust.perturbations import Perturbation
 
 if TYPE_CHECKING:
@@ -187,9 +187,8 @@ class Group:
 
     def _run(self, chunk: Chunk, step: Step, data: _Data, products: Array | None) -> Sums:
         if linear := step.linear:
-            products = self._programs.mix(
-                data.product, products, step.rows, linear.scales, linear.factors
-            )
+            own = divided((step.rows, linear.scales), self._mesh, TRIALS)
+            products = self._programs.mix(data.product, products, *own, linear.factors)
         with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
             found = self._programs.finish(products, step.leaves, *data.undamaged, *data.scoring)
             values = {name: np.asarray(value) for name, value in found.items()}

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, Leaf
-from jaxrobust.meshes import TRIALS, WHOLE, on_mesh
+from jaxrobust.meshes import TRIALS, WHOLE, divided, on_mesh
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
 
 
@@ -189,7 +189,8 @@ def damage(
         shared = {leaf.path: leaf.value for leaf in touched if leaf.path not in damaged}
         own = {leaf.path: damaged[leaf.path] for leaf in touched if leaf.path in damaged}
         amounts = amounts_of(perturbation, layer, strengths)
-        damaged |= apply_program(perturbation, mesh)(shared, own, rows, seed_of, amounts)
+        given = divided((seed_of, amounts), mesh, TRIALS)
+        damaged |= apply_program(perturbation, mesh)(shared, own, rows, *given)
     return damaged
 
 
@@ -235,7 +236,8 @@ def linear_damage(
         leaves[kernel.path] = jnp.ones(kernel.unit_shape, kernel.dtype)
     amounts = amounts_of(perturbation, layer, strengths)
     if leaves:
-        leaves = apply_program(perturbation, mesh)(leaves, {}, noise, seed_of, amounts)
+        given = divided((seed_of, amounts), mesh, TRIALS)
+        leaves = apply_program(perturbation, mesh)(leaves, {}, noise, *given)
     if perturbation.acts == "affine":
         return LinearDamage(leaves, scales=amounts[kernel.path])
     return LinearDamage(leaves, factors=leaves.pop(kernel.path))
