@@ -113,7 +113,7 @@ def _begun(
     for part in parts:
         number, first_image = part.number, part.first_image
         layers = [job.network.layers[name] for name in job.spec.layers[number][1]]
-        for touched, alike in _by_leaves(layers, part.swept).items():
+        for touched, alike in by_leaves(layers, part.swept).items():
             if all(each.are_done(each.trials) for each in alike):
                 continue
             described = {
@@ -137,7 +137,7 @@ def _settled(plans: Plans, described: dict[str, Any]) -> Plan | None:
     return None
 
 
-def _by_leaves(
+def by_leaves(
     layers: Sequence[Layer], swept: Sequence[Swept]
 ) -> dict[tuple[str, ...], list[Swept]]:
     """The perturbations by the leaves that they touch: those alike share compiled programs."""
