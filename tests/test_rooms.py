@@ -33,6 +33,7 @@ ROOMS = (
     "figures",
     "report",
     "bars",
+    "arguments",
     "cli",
     "__main__",
     "__init__",

@@ -153,7 +153,7 @@ class Estimate:
                     "time there",
                     f"{duration(there.seconds)} ({there.devices} × {there.label}, "
                     f"{self.precision}), not measured: assumes {there.efficiency:.0%} of the "
-                    f"stated peak of {scaled(there.peak)} operations/s each",
+                    f"stated peak of {scaled(there.peak)}FLOP/s each",
                 )
             )
         return f"{aligned(rows)}\n\n{self._targets_table()}\n\n{self._doubled_table()}"
@@ -176,8 +176,8 @@ class Estimate:
 
     def _doubled_table(self) -> str:
         rows = [("twice as many", "operations", "time here")]
-        for name, factors in self.doubled.items():
-            rows.append((name, *(f"× {factor:.2f}" for factor in factors)))
+        for name, (operations, seconds) in self.doubled.items():
+            rows.append((name, f"× {operations:.2f}", f"× {seconds:.2f}"))
         return aligned(rows)
 
 

@@ -149,14 +149,14 @@ class Work:
         size, width = plan.images_per_step, plan.trials_per_step
         held = self.images if plan.keep_residuals else size
         beside = min(SIDE_BY_SIDE, plan.steps_under_way + 1)
-        waiting = width * (plan.steps_per_round + plan.steps_under_way) * self.target.leaf_bytes
+        leaves = width * (plan.steps_per_round + plan.steps_under_way) * self.target.leaf_bytes
         products = plan.steps_under_way * width * parts.product_bytes * size // batch
         noise = max(noise_bytes(each.perturbation, self.target.layers) for each in self.swept)
         return {
             "undamaged values": self.target.kept_bytes(held),
             "prefix": parts.prefix_peak_bytes * size // batch,
             "steps": beside * width * parts.suffix_peak_bytes * size // batch,
-            "damaged leaves": waiting + products,
+            "waiting steps": leaves + products,
             "draws": plan.seeds_per_draw * noise,
         }
 
