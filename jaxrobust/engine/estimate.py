@@ -150,7 +150,7 @@ class Estimate:
         if there := self.accelerator:
             rows.append(
                 (
-                    "time there",
+                    "time elsewhere",
                     f"{duration(there.seconds)} ({there.devices} × {there.label}, "
                     f"{self.precision}), not measured: assumes {there.efficiency:.0%} of the "
                     f"stated peak of {scaled(there.peak)}FLOP/s each",
