@@ -51,9 +51,11 @@ def duration(seconds: float) -> str:
     """A duration in its two greatest units.
 
     Example:
-        >>> duration(0.25), duration(75.2), duration(90061)
-        ('0.2 s', '1 min 15 s', '1 d 1 h')
+        >>> duration(0.021), duration(2.5), duration(75.2), duration(90061)
+        ('21 ms', '2.5 s', '1 min 15 s', '1 d 1 h')
     """
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     rest, words = round(seconds), []

@@ -147,7 +147,7 @@ def test_plan_takes_the_arguments_of_sweep(
     words += ["--perturbations", "synapse_knockout", "--accelerator", "h200", "--devices", "8"]
     main(words)
     shown = capsys.readouterr().out
-    assert "trial-images    102\n" in shown and "8 × NVIDIA H200 SXM" in shown
+    assert "6, 102 trial-images\n" in shown and "8 × NVIDIA H200 SXM" in shown
     main([*words, "--json"])
     estimate = json.loads(capsys.readouterr().out)
     assert (estimate["trials"], estimate["trial_images"]) == (6, 102)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from textwrap import wrap
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +30,7 @@ from jaxrobust.text import aligned, binary_size, duration, scaled
 
 # Decoded for the timed steps, where they stand for all images.
 _DECODED = 8
+_WIDTH = 72
 
 
 @dataclass(frozen=True)
@@ -125,41 +127,47 @@ class Estimate:
 
     def __str__(self) -> str:
         saved = self.operations_without_hoisting / self.operations if self.operations else 1.0
-        parts = ", ".join(f"{name} {binary_size(size)}" for name, size in self.memory.items())
+        takes = sorted(self.memory.items(), key=lambda item: -item[1])
+        parts = ", ".join(f"{name} {binary_size(size)}" for name, size in takes)
         timed = sum(each.timed for each in self.targets)
-        how = f"from a few timed steps of {timed} of {len(self.targets)} targets"
+        how = f"timed on {timed} of {len(self.targets)} layers"
         if timed < len(self.targets):
-            how += "; the others (*) as fast as these"
+            how += ", the others (*) as fast as these"
         rows = [
-            ("trials", f"{self.trials:,}"),
-            ("trial-images", f"{self.trial_images:,}"),
+            ("trials", f"{self.trials:,}, {self.trial_images:,} trial-images"),
             (
                 "operations",
-                f"{scaled(self.operations)} ({scaled(self.operations_without_hoisting)} without "
-                f"hoisting: {saved:.1f} times as many)",
+                f"{scaled(self.operations)}; {scaled(self.operations_without_hoisting)} without "
+                f"hoisting, {saved:.1f} times as many",
             ),
-            ("memory", f"up to {binary_size(sum(self.memory.values()))} on each device: {parts}"),
-            ("", f"on the host {binary_size(self.sums)} of counts"),
-            ("time here", f"{duration(self.seconds)} ({self.device}, {self.precision}), {how}"),
+            ("memory", f"up to {binary_size(sum(self.memory.values()))} on each device:"),
+            *(("", line) for line in wrap(parts, _WIDTH, break_long_words=False)),
+            ("", f"{binary_size(self.sums)} of counts on the host"),
+            ("time here", f"{duration(self.seconds)} on {self.device}, {self.precision}"),
+            ("", how),
             (
-                "",
-                f"before that, the first time: up to {duration(self.compiling)} of compiling and "
-                f"{duration(self.decoding)} of decoding",
+                "once before",
+                f"up to {duration(self.compiling)} of compiling, {duration(self.decoding)} of "
+                "decoding images",
             ),
         ]
         if there := self.accelerator:
-            rows.append(
+            rows += [
                 (
                     "time elsewhere",
-                    f"{duration(there.seconds)} ({there.devices} × {there.label}, "
-                    f"{self.precision}), not measured: assumes {there.efficiency:.0%} of the "
-                    f"stated peak of {scaled(there.peak)}FLOP/s each",
-                )
-            )
+                    f"{duration(there.seconds)} on {there.devices} × {there.label}, "
+                    f"{self.precision}",
+                ),
+                (
+                    "",
+                    f"not measured: assumes {there.efficiency:.0%} of the stated "
+                    f"{scaled(there.peak)}FLOP/s",
+                ),
+            ]
         return f"{aligned(rows)}\n\n{self._targets_table()}\n\n{self._doubled_table()}"
 
     def _targets_table(self) -> str:
-        rows = [("layers", "trials", "operations", "time", "share", "trials × images per step")]
+        rows = [("layers", "trials", "operations", "time", "share", "trials × images in a step")]
         for each in self.targets:
             share = each.seconds / self.seconds
             rows.append(

@@ -25,7 +25,7 @@ from jaxrobust.perturbations import damage, draw
 _SECONDS_PER_TARGET = 0.5
 _MOST_PASSES = 8
 # Where the prefix outweighs a step, so many steps that the difference can be seen.
-_MOST_STEPS = 16
+_MOST_STEPS = 32
 
 # Drawing and damaging takes about as long, roughly; it only decides what is timed first.
 _OPERATIONS_PER_BYTE = 16
@@ -188,30 +188,30 @@ def _making(job: Job, sample: Work) -> tuple[dict[str, float], float]:
     draws, damaging = {}, 0.0
     for each in sample.swept:
         seeds = np.arange(min(plan.seeds_per_draw, each.seeds), dtype=np.uint32)
-        making = partial(draw, each.perturbation, target.layers, job.spec.root, seeds)
+        noise, took = _timed(partial(draw, each.perturbation, target.layers, job.spec.root, seeds))
         if size := noise_bytes(each.perturbation, target.layers) * len(seeds):
-            draws[each.perturbation.name] = _took(making) / size
+            draws[each.perturbation.name] = took / size
         if not target.is_linear(each.perturbation):
             trials = each.trials[: plan.trials_per_step]
             rows = np.zeros(plan.trials_per_step, np.int32)
             strengths = [job.spec.grid[column] for column, _ in trials]
             strengths += strengths[-1:] * (len(rows) - len(trials))
-            noise = making()
-            took = _took(partial(damage, each.perturbation, target.layers, noise, rows, strengths))
+            _, took = _timed(
+                partial(damage, each.perturbation, target.layers, noise, rows, strengths)
+            )
             damaging += took * len(each.trials) / len(rows)
     return draws, damaging / (sample.trials * target.leaf_bytes)
 
 
-def _took(function: Callable[[], Any]) -> float:
-    """Seconds of a call; where it is quick of a second one, as the first may have compiled."""
-    took = 0.0
-    for _ in range(2):
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and its seconds; if it is quick, of a second: the first may compile."""
+
+    def once() -> tuple[Any, float]:
         begun = perf_counter()
-        jax.block_until_ready(function())
-        took = perf_counter() - begun
-        if took > _SECONDS_PER_TARGET:
-            break
-    return took
+        return jax.block_until_ready(function()), perf_counter() - begun
+
+    result, took = once()
+    return once() if took < _SECONDS_PER_TARGET else (result, took)
 
 
 def _sample(work: Work) -> Work:
@@ -220,7 +220,7 @@ def _sample(work: Work) -> Work:
     one = effort(replace(work, swept=_first(work, width)))
     shared = work.target.prefix_operations
     fit = max(work.target.options.budget // 8 // (work.target.leaf_bytes * width), 1)
-    steps = min(max(int(shared / one), 1), max(fit // len(work.swept), 1), _MOST_STEPS)
+    steps = min(max(int(2 * shared / one), 1), max(fit // len(work.swept), 1), _MOST_STEPS)
     return replace(work, swept=_first(work, width * steps))
 
 

@@ -96,7 +96,7 @@ def test_layers_that_were_not_timed_are_estimated_from_those_that_were(
 ) -> None:
     estimate = small_plan(net, source)
     assert [each.timed for each in estimate.targets] == [True, False, False]
-    assert "timed steps of 1 of 3" in str(estimate) and "(*)" in str(estimate)
+    assert "timed on 1 of 3 layers, the others (*) as fast" in str(estimate)
     assert sum(each.seconds for each in estimate.targets) < estimate.seconds
     complete = small_plan(net, source, timing_seconds=100)
     assert all(each.timed for each in complete.targets) and "(*)" not in str(complete)
@@ -145,7 +145,7 @@ def test_time_on_an_accelerator_follows_from_the_stated_peak(
     there = one.accelerator
     assert there and there.seconds == pytest.approx(one.operations / (19.5e12 * 0.5))
     shown = " ".join(str(one).split())
-    assert "1 × NVIDIA A100 SXM" in shown and "assumes 50% of the stated peak of 19.5 T" in shown
+    assert "1 × NVIDIA A100 SXM" in shown and "assumes 50% of the stated 19.5 TFLOP/s" in shown
     faster = found["bfloat16", 1].accelerator
     assert faster and faster.peak == 312e12
     four = found["float32", 4].accelerator
