@@ -4,6 +4,8 @@ from jaxrobust.engine import Evaluation as Evaluation
 from jaxrobust.engine import Options as Options
 from jaxrobust.engine import evaluate as evaluate
 from jaxrobust.engine import sweep as sweep
+from jaxrobust.engine.estimate import Estimate as Estimate
+from jaxrobust.engine.estimate import plan as plan
 from jaxrobust.errors import SpecificationError as SpecificationError
 from jaxrobust.hosts import initialize as initialize
 from jaxrobust.network import Network as Network

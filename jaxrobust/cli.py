@@ -6,51 +6,29 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from jaxrobust.arguments import (
+    DataArgument,
+    ImagesArgument,
+    NetworkArgument,
+    PrecisionArgument,
+    ResizeArgument,
+    SkipBrokenArgument,
+    SweepArguments,
+    load_network,
+    open_images,
+)
 from jaxrobust.errors import ProcessLostError, SpecificationError
 from jaxrobust.text import aligned
 
-if TYPE_CHECKING:
-    from jaxrobust.data import ImageSource
-    from jaxrobust.network import Network
-
-NetworkArgument = Annotated[
-    Positional[str],
-    arg(metavar="NETWORK", help="a name of `list networks`, or a checkpoint folder"),
-]
 RunArgument = Annotated[Positional[str], arg(metavar="RUN", help="the folder of a sweep")]
-DataArgument = Annotated[
-    str, arg(metavar="SOURCE", help="where the images come from: see `list data`")
-]
-ImagesArgument = Annotated[
-    int | None,
-    arg(metavar="N", help="how many images, classes balanced", help_behavior_hint="(default: all)"),
-]
-ResizeArgument = Annotated[
-    Literal["squash", "shorter"] | None,
-    arg(
-        metavar="{squash,shorter}",
-        help="resizing before the centre crop",
-        help_behavior_hint="(default: the network's own)",
-    ),
-]
-PrecisionArgument = Annotated[
-    Literal["float32", "tensorfloat32", "bfloat16"],
-    arg(
-        metavar="{float32,tensorfloat32,bfloat16}",
-        help="what the operands of convolutions and matrix products are rounded to",
-    ),
-]
-SkipBrokenArgument = Annotated[
-    bool, arg(help="leave out images that cannot be decoded, rather than stop at the first")
-]
 
 
 @dataclass
@@ -86,8 +64,8 @@ class Evaluate:
         from jaxrobust.bars import work_progress
         from jaxrobust.engine import evaluate
 
-        images = _open(self.data, self.images)
-        network = _load(self.network, self.resize)
+        images = open_images(self.data, self.images)
+        network = load_network(self.network, self.resize)
         with work_progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
             found = evaluate(network, images, precision_mode=self.precision_mode, report=report)
@@ -102,54 +80,17 @@ class Evaluate:
             print(f"left out, since they are broken: {', '.join(images.left_out)}")
 
 
-@dataclass
-class Sweep:
+@dataclass(kw_only=True)
+class Sweep(SweepArguments):
     """Damage a network one part at a time and measure what is left of it.
 
     Example: jaxrobust sweep runs/squeezenet --data folder:photographs --layers conv1 'fire*'
     --strengths synapse_knockout=0:0.9:0.1 weight_noise=0:2:0.2 --seeds 5 --out runs/mine
     """
 
-    network: NetworkArgument
-    data: DataArgument
     out: Annotated[
         str, arg(metavar="DIR", help="the run folder; a sweep that was interrupted there goes on")
     ]
-    perturbations: Annotated[
-        tuple[str, ...],
-        arg(metavar="NAME …", help="see `list perturbations`; or an import path module:attribute"),
-    ] = ("synapse_knockout", "node_knockout", "weight_noise")
-    layers: Annotated[
-        tuple[str, ...],
-        arg(
-            metavar="LAYER …",
-            help="names and globs, each layer damaged on its own; `all`: each layer with a kernel; "
-            "GROUP=LAYER,LAYER: these together",
-        ),
-    ] = ("all",)
-    strengths: Annotated[
-        tuple[str, ...],
-        arg(
-            metavar="GRID …",
-            help="start:stop:step with both ends, or values with commas: one grid for all, or "
-            "PERTURBATION=GRID for each",
-            help_behavior_hint="(default: see `list perturbations`)",
-        ),
-    ] = ()
-    seeds: Annotated[int, arg(help="independent random draws per layer and strength")] = 5
-    images: ImagesArgument = None
-    resize: ResizeArgument = None
-    root: Annotated[int, arg(help="root of all random draws")] = 0
-    block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
-    precision_mode: PrecisionArgument = "float32"
-    keep: Annotated[
-        Literal["counts", "images"],
-        arg(
-            metavar="{counts,images}",
-            help="images: also which images were right, for `jaxrobust.right` in Python",
-        ),
-    ] = "counts"
-    skip_broken: SkipBrokenArgument = False
     extend: Annotated[
         bool,
         arg(help="add seeds, strengths, layers, perturbations or images to the sweep in DIR"),
@@ -174,30 +115,18 @@ class Sweep:
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
-        from jaxrobust.engine import resolve_perturbations, resolve_strengths, sweep
+        from jaxrobust.engine import sweep
         from jaxrobust.results import check_run_folder
         from jaxrobust.summary import text_table
 
         quiet = self.quiet or not self._is_primary()
         folder = check_run_folder(self.out)
-        strengths = _strengths(self.strengths)
-        resolve_strengths(resolve_perturbations(self.perturbations), strengths)
-        images = _open(self.data, self.images)
-        network = _load(self.network, self.resize)
+        arguments = self.checked()
         try:
             with work_progress(quiet) as report:
-                images = images.without_broken(report) if self.skip_broken else images
                 result = sweep(
-                    network,
-                    images,
-                    perturbations=self.perturbations,
-                    layers=_layers(self.layers),
-                    strengths=strengths,
-                    seeds=self.seeds,
-                    root=self.root,
-                    block=self.block,
-                    precision_mode=self.precision_mode,
-                    keep=self.keep,
+                    *self.opened(report),
+                    **arguments,
                     run_dir=folder,
                     extend=self.extend,
                     save_every=self.save_every,
@@ -226,6 +155,51 @@ class Sweep:
 
         initialize(*given)
         return Processes.of_this_job().is_primary
+
+
+@dataclass(kw_only=True)
+class Plan(SweepArguments):
+    """Say what a sweep would cost before it is launched: operations, memory and time.
+
+    Example: jaxrobust plan alexnet-glyphs --data glyphs --images 1000 --seeds 100
+    --accelerator h200 --devices 8
+    """
+
+    accelerator: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="also the time on such devices, by the peak that their maker states: v100, a100, "
+            "h100, h200, tpu-v4, tpu-v5e, tpu-v5p or tpu-v6e",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None
+    devices: Annotated[int, arg(help="how many of them")] = 1
+    efficiency: Annotated[
+        float, arg(metavar="SHARE", help="the share of the stated peak that is assumed")
+    ] = 0.2
+    timing_seconds: Annotated[
+        float,
+        arg(metavar="SECONDS", help="after this long the time of other layers is extrapolated"),
+    ] = 15.0
+    json: Annotated[bool, arg(help="print everything as one JSON object")] = False
+
+    def run(self) -> None:
+        from jaxrobust.bars import work_progress
+        from jaxrobust.engine.estimate import plan
+
+        arguments = self.checked()
+        with work_progress(self.json) as report:
+            estimate = plan(
+                *self.opened(report),
+                **arguments,
+                accelerator=self.accelerator,
+                devices=self.devices,
+                efficiency=self.efficiency,
+                timing_seconds=self.timing_seconds,
+                report=report,
+            )
+        print(json.dumps(estimate.to_json()) if self.json else estimate)
 
 
 @dataclass
@@ -322,6 +296,7 @@ Command = (
     Annotated[List, subcommand("list")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Plan, subcommand("plan")]
     | Annotated[Status, subcommand("status")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Port, subcommand("port")]
@@ -363,45 +338,6 @@ def _run_or_leave(command: Any) -> None:
     except BaseException:
         traceback.print_exc()
         leave(1)
-
-
-def _load(name: str, resize: str | None) -> Network:
-    from jaxrobust.networks.zoo import load
-
-    network = load(name)
-    if resize is None:
-        return network
-    return replace(network, preprocessing=replace(network.preprocessing, mode=resize))
-
-
-def _open(source: str, count: int | None) -> ImageSource:
-    from jaxrobust.data import images
-
-    found = images(source)
-    if count is not None and not 1 <= count <= len(found):
-        raise SpecificationError(f"--images {count}: {source} has {len(found):,} images")
-    return found[:count]
-
-
-def _layers(texts: Sequence[str]) -> Any:
-    """Layer arguments as a selector: `GROUP=LAYER,LAYER` or names and globs."""
-    groups = [text for text in texts if "=" in text]
-    if not groups:
-        return list(texts)
-    if len(groups) < len(texts):
-        raise SpecificationError("--layers: either all of the form GROUP=LAYER,LAYER, or none")
-    return {name: names.split(",") for name, _, names in (text.partition("=") for text in groups)}
-
-
-def _strengths(texts: Sequence[str]) -> str | Mapping[str, str] | None:
-    """Strength arguments: one grid, or `PERTURBATION=GRID` each, or none."""
-    if not texts:
-        return None
-    if len(texts) == 1 and "=" not in texts[0]:
-        return texts[0]
-    if not all("=" in text for text in texts):
-        raise SpecificationError("--strengths: one grid for all, or PERTURBATION=GRID for each")
-    return {name: grid for name, _, grid in (text.rpartition("=") for text in texts)}
 
 
 def _networks() -> list[tuple[str, ...]]:

@@ -87,7 +87,9 @@ def test_list_prints_a_table(
     assert all(row[last - 1] == " " and row[last] != " " for row in rows), "aligned"
 
 
-@pytest.mark.parametrize("command", ["list", "evaluate", "sweep", "status", "report", "port"])
+@pytest.mark.parametrize(
+    "command", ["list", "evaluate", "sweep", "plan", "status", "report", "port"]
+)
 def test_the_help_of_every_command_has_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +103,7 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["--help"])
     words = capsys.readouterr().out.split()
-    assert {"list", "evaluate", "sweep", "status", "report", "port"} <= set(words)
+    assert {"list", "evaluate", "sweep", "plan", "status", "report", "port"} <= set(words)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,21 @@ def test_evaluate_prints_the_counts_as_json(
         "top1": int((ranks[:, 0] == labels).sum()),
         "top5": 17,  # of four classes every one is among the first five
     }
+
+
+def test_plan_takes_the_arguments_of_sweep(
+    network: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", network, "--data", data, "--images", "17", "--layers", "conv1", "fc8"]
+    words += ["--strengths", "synapse_knockout=0.5", "--seeds", "3", "--timing-seconds", "0"]
+    words += ["--perturbations", "synapse_knockout", "--accelerator", "h200", "--devices", "8"]
+    main(words)
+    shown = capsys.readouterr().out
+    assert "6, 102 trial-images\n" in shown and "8 × NVIDIA H200 SXM" in shown
+    main([*words, "--json"])
+    estimate = json.loads(capsys.readouterr().out)
+    assert (estimate["trials"], estimate["trial_images"]) == (6, 102)
+    assert [each["layers"] for each in estimate["targets"]] == ["conv1", "fc8"]
 
 
 def test_evaluate_resizes_as_asked(

@@ -37,6 +37,7 @@ ROOMS = (
     "figures",
     "report",
     "bars",
+    "arguments",
     "cli",
     "__main__",
     "__init__",

@@ -62,7 +62,7 @@ class Images:
         labels: int32 [images].
     """
 
-    pixels: Crops
+    pixels: Crops | np.ndarray
     labels: np.ndarray
 
     @staticmethod
@@ -135,7 +135,7 @@ def evaluate_clean(
     whole = split(network, (), block)
     size = images_per_step(whole, block, images=count, memory=memory)
     _check_independent(network, images)
-    forward = _forward(network, size, precision)
+    logits_of = forward(network, size, precision)
     blocks = blocks_per_step(size, block)
 
     @jax.jit
@@ -148,7 +148,7 @@ def evaluate_clean(
     sums: dict[str, np.ndarray] = {}
     for start in range(0, count, size):
         batch = images.batch(network, start, size, block)
-        logits = forward(network.params, batch.inputs)
+        logits = logits_of(network.params, batch.inputs)
         rows.append(np.asarray(logits, np.float32))
         found = sums_of(logits, batch.labels, batch.present, batch.place_of)
         for name, values in found.items():
@@ -159,30 +159,31 @@ def evaluate_clean(
     return Clean(np.concatenate(rows)[:count], sums)
 
 
-def _forward(
+def forward(
     network: Network, size: int, precision: PrecisionMode = "float32"
 ) -> Callable[[Any, Array], Array]:
+    """The compiled undamaged network `(params, inputs) -> logits` for `size` images."""
     parts = split(network, (), size, precision=precision)
 
-    def forward(params: Any, inputs: Array) -> Array:
+    def logits(params: Any, inputs: Array) -> Array:
         shared = parts.shared(params)
         return parts.suffix({}, params, shared, parts.prefix(params, shared, inputs))
 
-    return jax.jit(forward)
+    return jax.jit(logits)
 
 
 def _check_independent(network: Network, images: Images) -> None:
     """Three images beside others, in other places, among blank images and twice."""
     few, size = 3, 8
-    forward = _forward(network, size)
+    logits_of = forward(network, size)
     batch = images.batch(network, 0, size, size).inputs
     moved = jnp.roll(batch, -few, axis=0)
     blank = jnp.zeros_like(batch).at[-few:].set(batch[:few])
-    expected = np.asarray(forward(network.params, batch))[:few]
+    expected = np.asarray(logits_of(network.params, batch))[:few]
     tolerance = 1e-3 * (np.abs(expected[np.isfinite(expected)]).max(initial=0.0) + 1e-6)
     ways = {"the second time": batch, "in another place": moved, "beside blank images": blank}
     for how, other in ways.items():
-        rows = np.asarray(forward(network.params, other))
+        rows = np.asarray(logits_of(network.params, other))
         found = rows[:few] if other is batch else rows[-few:]
         if not np.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
             raise SpecificationError(

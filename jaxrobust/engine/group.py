@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # One program alone leaves a CPU's cores idle between its loops, and an accelerator idle while the
 # host adds up sums.
-_SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 3
 # Two programs that both wait for all devices, begun in another order on one of them, wait forever.
 _WAITING_FOR_ALL = Lock()
 
@@ -149,7 +149,7 @@ class Group:
         """Runs tasks; some steps are under way while the caller adds up earlier ones."""
         under_way: deque[Future[Sums]] = deque()
         run = on_this_device(self._run)
-        pool = ThreadPoolExecutor(_SIDE_BY_SIDE)
+        pool = ThreadPoolExecutor(SIDE_BY_SIDE)
         try:
             for work in self._work(tasks):
                 under_way.append(pool.submit(run, *work))

@@ -163,7 +163,7 @@ def make_plan(
     waiting = _at_most(memory // 8, _CPU_UNDER_WAY)
     per_step = max(int(trials * (per_trial + split.product_bytes * size / batch)), 1)
 
-    noise = max(max(_noise_bytes(p, layers) for p, _ in perturbations), 1)
+    noise = max(max(noise_bytes(p, layers) for p, _ in perturbations), 1)
     draws = -(-seeds // min(max(min(memory // 8, _DRAWN_AT_ONCE) // noise, 1), seeds))
     return Plan(
         trial_devices=trial_devices,
@@ -230,7 +230,8 @@ def _least_padding(counts: Sequence[int], most: int) -> int:
     )
 
 
-def _noise_bytes(perturbation: Perturbation, layers: Sequence[Layer]) -> int:
+def noise_bytes(perturbation: Perturbation, layers: Sequence[Layer]) -> int:
+    """Bytes of what is drawn for one seed."""
     if perturbation.draw is None:
         return 0
     drawn = [draw_shapes(perturbation, layer) for layer in layers]

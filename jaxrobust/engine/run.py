@@ -118,7 +118,7 @@ class Runner:
         for number, on_layers in tasks:
             name, members = self._job.spec.layers[number]
             layers = [self._job.network.layers[each] for each in members]
-            for touched, alike in _by_leaves(layers, on_layers).items():
+            for touched, alike in _tasks_by_leaves(layers, on_layers).items():
                 if all(_are_done(task.swept) for task in alike):
                     continue
                 trials: dict[Perturbation, int] = {}
@@ -191,13 +191,21 @@ def _settled(plans: Plans, described: dict[str, Any]) -> Plan | None:
     return None
 
 
-def _by_leaves(layers: Sequence[Layer], tasks: Sequence[Task]) -> dict[tuple[str, ...], list[Task]]:
-    """The tasks by the leaves that are touched: perturbations alike share compiled programs."""
+def _tasks_by_leaves(
+    layers: Sequence[Layer], tasks: Sequence[Task]
+) -> dict[tuple[str, ...], list[Task]]:
     alike: dict[tuple[str, ...], list[Task]] = {}
     for task in tasks:
-        own: dict[tuple[str, ...], list[Swept]] = {}
-        for each in task.swept:
-            own.setdefault(each.perturbation.touched(layers), []).append(each)
-        for touched, swept in own.items():
+        for touched, swept in by_leaves(layers, task.swept).items():
             alike.setdefault(touched, []).append(replace(task, swept=swept))
+    return alike
+
+
+def by_leaves(
+    layers: Sequence[Layer], swept: Sequence[Swept]
+) -> dict[tuple[str, ...], list[Swept]]:
+    """The perturbations by the leaves that they touch: those alike share compiled programs."""
+    alike: dict[tuple[str, ...], list[Swept]] = {}
+    for each in swept:
+        alike.setdefault(each.perturbation.touched(layers), []).append(each)
     return alike

@@ -38,14 +38,24 @@ class State:
     @staticmethod
     def check_size(spec: Specification, memory: int) -> None:
         """Raises SpecificationError if the state would not fit into a quarter of the memory."""
-        cells = len(spec.strengths) * len(spec.layers) * len(spec.grid) * spec.seeds * spec.blocks
-        size = cells * (4 * len(COUNTS) + 8 * (1 + len(spec.metrics)) + 1 + _bytes_of_bits(spec))
+        cells, size = State._cells(spec), State.size_in_bytes(spec)
         if size > memory // 4:
             raise SpecificationError(
                 f"{cells:,} trials × blocks need {size / 2**30:.1f} GiB of sums, more than a "
                 f"quarter of {memory / 2**30:.1f} GiB: use a larger block (now {spec.block}), "
                 "fewer seeds, strengths or layers"
             )
+
+    @staticmethod
+    def size_in_bytes(spec: Specification) -> int:
+        """Bytes of the sums of all trials, on the host."""
+        own = 4 * len(COUNTS) + 8 * (1 + len(spec.metrics)) + 1 + _bytes_of_bits(spec)
+        return State._cells(spec) * own
+
+    @staticmethod
+    def _cells(spec: Specification) -> int:
+        trials = len(spec.strengths) * len(spec.layers) * len(spec.grid) * spec.seeds
+        return trials * spec.blocks
 
     @staticmethod
     def empty(spec: Specification) -> State:

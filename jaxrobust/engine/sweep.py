@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,25 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.data.progress import Report, silent
+from jaxrobust.engine.ask import ask
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.compiling import keep_compiled_programs
 from jaxrobust.engine.folder import saved
-from jaxrobust.engine.job import Job
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.plan import Options
 from jaxrobust.engine.run import Runner
 from jaxrobust.engine.share import Alone
-from jaxrobust.engine.spec import (
-    DEFAULT_BLOCK,
-    Grid,
-    Keep,
-    Metric,
-    Specification,
-    resolve_perturbations,
-    resolve_strengths,
-    specify,
-)
-from jaxrobust.engine.state import State
+from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
@@ -123,46 +112,31 @@ def sweep(
     folder = None if run_dir is None else check_run_folder(run_dir)
     if not save_every >= 0:
         raise SpecificationError(f"save_every {save_every}: 0 or more seconds are needed")
-    chosen = resolve_perturbations(perturbations)
-    grids = resolve_strengths(chosen, strengths)
-    metrics, options = dict(metrics or {}), options or Options()
-    source = images.with_classes(network.class_names, network.classes)
-    spec = specify(
+    asked = ask(
         network,
-        source,
-        perturbations=chosen,
+        images,
+        perturbations=perturbations,
         layers=layers,
-        strengths=grids,
+        strengths=strengths,
         seeds=seeds,
         root=root,
         block=block,
         metrics=metrics,
-        precision=precision_mode,
+        precision_mode=precision_mode,
         keep=keep,
+        options=options,
         report=report,
     )
-    State.check_size(spec, options.budget)
-    _warn(network, spec, chosen)
-    kept = Kept(network, spec, chosen, source.labels)
+    kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels)
     saving = nullcontext(Alone())
     if folder is not None:
-        saving = saved(kept, folder, source, processes, extend=extend, save_every=save_every)
+        saving = saved(kept, folder, asked.source, processes, extend=extend, save_every=save_every)
     with saving as follower:
         if not kept.finished:
-            decoded = Images.decode(network, source, report)
-            job = Job(network, decoded, spec, chosen, metrics, options, report)
-            Runner(job).run(kept.state, spec.seeds, kept.plans, follower)
+            job = asked.job(Images.decode(network, asked.source, report))
+            Runner(job).run(kept.state, asked.spec.seeds, kept.plans, follower)
             kept.finished = True
     return kept.result if blocks else sum_blocks(kept.result)
-
-
-def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:
-    names = dict.fromkeys(name for _, members in spec.layers for name in members)
-    for perturbation in perturbations:
-        notes = [note for name in names if (note := perturbation.warning(network.layers[name]))]
-        more = f" (and so on {len(notes) - 1} more layers)" if len(notes) > 1 else ""
-        if notes:
-            warnings.warn(notes[0] + more, stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ ARGUMENTS: dict[str, Any] = dict(
     layers=["conv2", "fc"],
     strengths=[0, 0.2, 0.4, 0.6],
     seeds=3,
-    options=jr.Options(trials_per_step=2, images_per_step=10),
+    options=jr.Options(trials_per_step=1, images_per_step=10),
 )
 STOPS = 60  # seconds in which the others stop when a process is gone
 

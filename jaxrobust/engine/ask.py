@@ -1,0 +1,116 @@
+"""What was asked for, checked before any long work starts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxrobust.data.progress import Report
+from jaxrobust.data.source import ImageSource
+from jaxrobust.engine.clean import Images
+from jaxrobust.engine.job import Job
+from jaxrobust.engine.plan import Options
+from jaxrobust.engine.spec import (
+    Grid,
+    Keep,
+    Metric,
+    Specification,
+    resolve_perturbations,
+    resolve_strengths,
+    specify,
+)
+from jaxrobust.engine.state import State
+from jaxrobust.layers import Selector
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+from jaxrobust.rounding import PrecisionMode
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep that can be run as asked.
+
+    Attributes:
+        network: what is damaged.
+        source: its images, none of them decoded yet; labels are the network's classes.
+        spec, perturbations, metrics, options, report: see `Job`.
+    """
+
+    network: Network
+    source: ImageSource
+    spec: Specification
+    perturbations: Sequence[Perturbation]
+    metrics: Mapping[str, Metric]
+    options: Options
+    report: Report
+
+    def job(self, images: Images) -> Job:
+        """The sweep on decoded images."""
+        return Job(
+            self.network,
+            images,
+            self.spec,
+            self.perturbations,
+            self.metrics,
+            self.options,
+            self.report,
+        )
+
+
+def ask(
+    network: Network,
+    images: Any,
+    *,
+    perturbations: Sequence[str | Perturbation],
+    layers: Selector,
+    strengths: Grid | Mapping[str, Grid] | None,
+    seeds: int,
+    root: int,
+    block: int,
+    metrics: Mapping[str, Metric] | None,
+    precision_mode: PrecisionMode,
+    keep: Keep,
+    options: Options | None,
+    report: Report,
+) -> Asked:
+    """Checks the arguments of `jaxrobust.sweep`, where they are explained.
+
+    Raises:
+        SpecificationError: anything that cannot be run as asked.
+
+    Warns:
+        UserWarning: what a perturbation has to say about a layer, on the line that called the
+            caller.
+    """
+    chosen = resolve_perturbations(perturbations)
+    grids = resolve_strengths(chosen, strengths)
+    metrics, options = dict(metrics or {}), options or Options()
+    source = images.with_classes(network.class_names, network.classes)
+    spec = specify(
+        network,
+        source,
+        perturbations=chosen,
+        layers=layers,
+        strengths=grids,
+        seeds=seeds,
+        root=root,
+        block=block,
+        metrics=metrics,
+        precision=precision_mode,
+        keep=keep,
+        report=report,
+    )
+    State.check_size(spec, options.budget)
+    _warn(network, spec, chosen)
+    return Asked(network, source, spec, chosen, metrics, options, report)
+
+
+def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:
+    names = dict.fromkeys(name for _, members in spec.layers for name in members)
+    for perturbation in perturbations:
+        notes = [note for name in names if (note := perturbation.warning(network.layers[name]))]
+        more = f" (and so on {len(notes) - 1} more layers)" if len(notes) > 1 else ""
+        if notes:
+            warnings.warn(notes[0] + more, stacklevel=4)

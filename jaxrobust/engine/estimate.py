@@ -1,0 +1,384 @@
+"""`plan`: what a sweep would cost, before it is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from textwrap import wrap
+from time import perf_counter
+from typing import Any
+
+import jax
+
+from jaxrobust.data.progress import Report, silent
+from jaxrobust.engine.accelerators import EFFICIENCY, Accelerator, find_accelerator
+from jaxrobust.engine.ask import Asked, ask
+from jaxrobust.engine.clean import Images, evaluate_clean
+from jaxrobust.engine.compiling import keep_compiled_programs
+from jaxrobust.engine.job import Swept
+from jaxrobust.engine.plan import Options
+from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric, Specification
+from jaxrobust.engine.state import State
+from jaxrobust.engine.timing import Timing, measure
+from jaxrobust.engine.work import Work, targets
+from jaxrobust.errors import SpecificationError
+from jaxrobust.layers import Selector
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+from jaxrobust.rounding import PrecisionMode
+from jaxrobust.text import aligned, binary_size, duration, scaled
+
+# Decoded for the timed steps, where they stand for all images.
+_DECODED = 8
+_WIDTH = 72
+
+
+@dataclass(frozen=True)
+class TargetEstimate:
+    """What the trials on some layers cost that touch the same leaves.
+
+    Attributes:
+        layers: name of the group of layers.
+        trials: how many.
+        operations: on all images, with what they share.
+        seconds: on this machine.
+        timed: whether steps of it were run; otherwise its time follows from that of the others.
+        trials_per_step, images_per_step: in one call of the compiled program.
+        memory: bytes on the device by what takes them; estimates from above.
+    """
+
+    layers: str
+    trials: int
+    operations: float
+    seconds: float
+    timed: bool
+    trials_per_step: int
+    images_per_step: int
+    memory: dict[str, int]
+
+
+@dataclass(frozen=True)
+class AcceleratorEstimate:
+    """What a sweep takes on devices that are not here.
+
+    Attributes:
+        label: the accelerator's name.
+        devices: how many.
+        peak: operations per second of one device, as its maker states.
+        efficiency: the share of it that is assumed.
+        seconds: operations / (peak · efficiency), trials divided over the devices; what the trials
+            share is computed on each of them.
+    """
+
+    label: str
+    devices: int
+    peak: float
+    efficiency: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep would cost.
+
+    Attributes:
+        trials: that are run; the strength that changes nothing is not.
+        trial_images: trials × images.
+        operations: in convolutions and matrix products, two for a multiply-add, as the engine
+            runs the sweep here: the undamaged network once, what trials share once in each pass
+            over the images, the rest for each trial.
+        operations_without_hoisting: the whole network for every trial-image.
+        parameters: bytes of the network's parameters.
+        sums: bytes of the sweep's counts, on the host.
+        seconds: on this machine, all programs compiled.
+        compiling: seconds to compile them for the first time; most of it while others run.
+        decoding: seconds to decode the images, where they are not in the cache.
+        device: kind of this machine's devices.
+        precision: of matrix products and convolutions.
+        targets: by what is damaged.
+        doubled: what is doubled -> factors of operations and of seconds on this machine.
+        accelerator: the same on other devices.
+    """
+
+    trials: int
+    trial_images: int
+    operations: float
+    operations_without_hoisting: float
+    parameters: int
+    sums: int
+    seconds: float
+    compiling: float
+    decoding: float
+    device: str
+    precision: PrecisionMode
+    targets: tuple[TargetEstimate, ...]
+    doubled: dict[str, tuple[float, float]]
+    accelerator: AcceleratorEstimate | None
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes on the device by what takes them, for the layers that take most."""
+        most = max(self.targets, key=lambda each: sum(each.memory.values()), default=None)
+        return {"parameters": self.parameters, **(most.memory if most else {})}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json`."""
+        return {**asdict(self), "memory": self.memory}
+
+    def __str__(self) -> str:
+        saved = self.operations_without_hoisting / self.operations if self.operations else 1.0
+        takes = sorted(self.memory.items(), key=lambda item: -item[1])
+        parts = ", ".join(f"{name} {binary_size(size)}" for name, size in takes)
+        timed = sum(each.timed for each in self.targets)
+        how = f"timed on {timed} of {len(self.targets)} layers"
+        if timed < len(self.targets):
+            how += ", the others (*) as fast as these"
+        rows = [
+            ("trials", f"{self.trials:,}, {self.trial_images:,} trial-images"),
+            (
+                "operations",
+                f"{scaled(self.operations)}; {scaled(self.operations_without_hoisting)} without "
+                f"hoisting, {saved:.1f} times as many",
+            ),
+            ("memory", f"up to {binary_size(sum(self.memory.values()))} on each device:"),
+            *(("", line) for line in wrap(parts, _WIDTH, break_long_words=False)),
+            ("", f"{binary_size(self.sums)} of counts on the host"),
+            ("time here", f"{duration(self.seconds)} on {self.device}, {self.precision}"),
+            ("", how),
+            (
+                "once before",
+                f"up to {duration(self.compiling)} of compiling, {duration(self.decoding)} of "
+                "decoding images",
+            ),
+        ]
+        if there := self.accelerator:
+            rows += [
+                (
+                    "time elsewhere",
+                    f"{duration(there.seconds)} on {there.devices} × {there.label}, "
+                    f"{self.precision}",
+                ),
+                (
+                    "",
+                    f"not measured: assumes {there.efficiency:.0%} of the stated "
+                    f"{scaled(there.peak)}FLOP/s",
+                ),
+            ]
+        return f"{aligned(rows)}\n\n{self._targets_table()}\n\n{self._doubled_table()}"
+
+    def _targets_table(self) -> str:
+        rows = [("layers", "trials", "operations", "time", "share", "trials × images in a step")]
+        for each in self.targets:
+            share = each.seconds / self.seconds
+            rows.append(
+                (
+                    each.layers,
+                    f"{each.trials:,}",
+                    scaled(each.operations),
+                    duration(each.seconds) + ("" if each.timed else " *"),
+                    f"{share:.1%}",
+                    f"{each.trials_per_step} × {each.images_per_step}",
+                )
+            )
+        return aligned(rows)
+
+    def _doubled_table(self) -> str:
+        rows = [("twice as many", "operations", "time here")]
+        for name, (operations, seconds) in self.doubled.items():
+            rows.append((name, f"× {operations:.2f}", f"× {seconds:.2f}"))
+        return aligned(rows)
+
+
+def plan(
+    network: Network,
+    images: Any,
+    *,
+    perturbations: Sequence[str | Perturbation] = (
+        "synapse_knockout",
+        "node_knockout",
+        "weight_noise",
+    ),
+    layers: Selector = "all",
+    strengths: Grid | Mapping[str, Grid] | None = None,
+    seeds: int = 5,
+    root: int = 0,
+    block: int = DEFAULT_BLOCK,
+    metrics: Mapping[str, Metric] | None = None,
+    precision_mode: PrecisionMode = "float32",
+    keep: Keep = "counts",
+    accelerator: str | None = None,
+    devices: int = 1,
+    efficiency: float = EFFICIENCY,
+    timing_seconds: float = 15.0,
+    options: Options | None = None,
+    report: Report = silent,
+) -> Estimate:
+    """Says what a sweep would cost, from its specification and a few timed steps.
+
+    No trial is finished, no count is kept and nothing is written but compiled programs to the
+    cache, where the sweep finds them.
+
+    Args:
+        network, images, perturbations, layers, strengths, seeds, root, block, metrics,
+            precision_mode, keep, options, report: as for `sweep`.
+        accelerator: also estimate the time on such devices, by their stated peak: a name of
+            `jaxrobust.engine.accelerators.ACCELERATORS`.
+        devices: how many of them.
+        efficiency: the share of the stated peak that is assumed.
+        timing_seconds: when they are over, layers that were not timed yet are estimated by their
+            operations.
+
+    Raises:
+        SpecificationError: anything that `sweep` would refuse before its first trial; an unknown
+            accelerator.
+
+    Warns:
+        UserWarning: as for `sweep`.
+    """
+    keep_compiled_programs()
+    there = None
+    if accelerator is not None:
+        there = find_accelerator(accelerator, devices, efficiency)
+    if not timing_seconds >= 0:
+        raise SpecificationError(f"timing_seconds {timing_seconds}: 0 or more are needed")
+    asked = ask(
+        network,
+        images,
+        perturbations=perturbations,
+        layers=layers,
+        strengths=strengths,
+        seeds=seeds,
+        root=root,
+        block=block,
+        metrics=metrics,
+        precision_mode=precision_mode,
+        keep=keep,
+        options=options,
+        report=report,
+    )
+    spec = asked.spec
+    work = [
+        Work.of(target, target.swept, spec.images)
+        for target in targets(network, spec, asked.perturbations, asked.options)
+    ]
+    few, decoding = _decode(asked)
+    job = asked.job(few)
+    clean = evaluate_clean(
+        network,
+        few,
+        spec.block,
+        metrics=job.metrics,
+        precision=spec.precision,
+        memory=job.options.memory,
+    )
+    timing = measure(job, clean, work, timing_seconds)
+    trials = sum(each.trials for each in work)
+    found = [
+        TargetEstimate(
+            layers=each.target.name,
+            trials=each.trials,
+            operations=each.operations(),
+            seconds=timing.of_one(each, rates),
+            timed=timed,
+            trials_per_step=each.plan.trials_per_step,
+            images_per_step=each.plan.images_per_step,
+            memory=each.bytes,
+        )
+        for each, rates, timed in zip(work, timing.rates, timing.timed, strict=True)
+    ]
+    return Estimate(
+        trials=trials,
+        trial_images=trials * spec.images,
+        operations=_operations(work, timing, spec.images),
+        operations_without_hoisting=timing.whole * trials * spec.images,
+        parameters=sum(leaf.nbytes for leaf in jax.tree.leaves(network.params)),
+        sums=State.size_in_bytes(spec),
+        seconds=timing.seconds(work, spec.images),
+        compiling=sum(rates.compiling for rates in timing.rates),
+        decoding=decoding * spec.images,
+        device=jax.devices()[0].device_kind,
+        precision=spec.precision,
+        targets=tuple(found),
+        doubled=_doubled(work, timing, spec.images),
+        accelerator=there and _on(there, devices, efficiency, spec, work, timing),
+    )
+
+
+def _decode(asked: Asked) -> tuple[Images, float]:
+    """A few images, and the seconds that one of them took, past the cache."""
+    count = min(_DECODED, len(asked.source))
+    crop = asked.network.preprocessing.crop
+    asked.source.decode(0, 1, crop)  # what the first needs besides is not counted
+    begun = perf_counter()
+    pixels, labels = asked.source.decode(0, count, crop)
+    return Images(pixels, labels), (perf_counter() - begun) / count
+
+
+def _operations(work: Sequence[Work], timing: Timing, images: int) -> float:
+    return timing.whole * images + sum(each.operations() for each in work)
+
+
+def _doubled(work: Sequence[Work], timing: Timing, images: int) -> dict[str, tuple[float, float]]:
+    """The factors of operations and seconds, each specification planned anew."""
+
+    def seeds(each: Swept) -> Swept:
+        return replace(each, seeds=2 * each.seeds) if each.perturbation.draw else each
+
+    def strengths(each: Swept) -> Swept:
+        return replace(each, columns=[*each.columns, *each.columns])
+
+    def changed(change: Callable[[Swept], Swept], factor: int = 1) -> list[Work]:
+        return [
+            Work.of(each.target, [change(swept) for swept in each.swept], factor * images)
+            for each in work
+        ]
+
+    def same(each: Swept) -> Swept:
+        return each
+
+    twice = {
+        "seeds": (changed(seeds), images, 1),
+        "images": (changed(same, 2), 2 * images, 1),
+        "strengths": (changed(strengths), images, 1),
+        "layers": (list(work), images, 2),
+    }
+    operations, seconds = _operations(work, timing, images), timing.seconds(work, images)
+    undamaged = timing.whole * images, timing.undamaged * images
+    factors = {}
+    for name, (planned, count, times) in twice.items():
+        more = _operations(planned, timing, count) * times - undamaged[0] * (times - 1)
+        longer = timing.seconds(planned, count) * times - undamaged[1] * (times - 1)
+        factors[name] = (more / operations if operations else 1.0, longer / seconds)
+    return factors
+
+
+def _on(
+    accelerator: Accelerator,
+    devices: int,
+    efficiency: float,
+    spec: Specification,
+    work: Sequence[Work],
+    timing: Timing,
+) -> AcceleratorEstimate:
+    total = 0.0
+    for each in work:
+        fits = each.target.kept_bytes(each.images) <= accelerator.memory / 4
+        passes = 1 if fits else each.passes
+        per_device = [_share(swept, devices) for swept in each.swept]
+        own = sum(
+            each.target.trial_operations([swept]) * share
+            for swept, share in zip(each.swept, per_device, strict=True)
+        )
+        total += each.images * (passes * each.target.prefix_operations + own)
+    peak = accelerator.peaks[spec.precision]
+    seconds = (total + timing.whole * spec.images) / (peak * efficiency)
+    return AcceleratorEstimate(accelerator.label, devices, peak, efficiency, seconds)
+
+
+def _share(swept: Swept, devices: int) -> float:
+    """The part of a perturbation's trials that the busiest device runs.
+
+    Images are divided only where there are fewer trials than devices.
+    """
+    trials = len(swept.trials)
+    return -(-trials // devices) / trials / max(devices // trials, 1)

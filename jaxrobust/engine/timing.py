@@ -1,0 +1,262 @@
+"""How long a sweep takes here: measured on a few of its steps."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from jaxrobust.engine.clean import Clean, forward
+from jaxrobust.engine.group import Group, Sums, Task
+from jaxrobust.engine.job import Job, Swept
+from jaxrobust.engine.plan import images_per_step, noise_bytes
+from jaxrobust.engine.work import Target, Work, whole_operations
+from jaxrobust.hoist import split
+from jaxrobust.perturbations import damage, draw
+
+# Passes over one step's images, of a few steps each, until they have taken this long.
+_SECONDS_PER_TARGET = 0.5
+_MOST_PASSES = 8
+# Where the prefix outweighs a step, so many steps that the difference can be seen.
+_MOST_STEPS = 32
+
+# Drawing and damaging takes about as long, roughly; it only decides what is timed first.
+_OPERATIONS_PER_BYTE = 16
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one target takes here, in seconds.
+
+    Attributes:
+        effort: per operation (per trial-image in a network without any) of the trials.
+        damage: per trial and byte of its leaves.
+        draws: perturbation -> per seed and byte of noise.
+        compiling: until its programs have run for the first time.
+    """
+
+    effort: float
+    damage: float
+    draws: Mapping[str, float]
+    compiling: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a sweep takes here.
+
+    Attributes:
+        undamaged: seconds per image of the undamaged network.
+        whole: its operations per image.
+        rates: of each target, in the order of the sweep.
+        timed: whether it was measured; the others have the means of those that were.
+    """
+
+    undamaged: float
+    whole: float
+    rates: tuple[Rates, ...]
+    timed: tuple[bool, ...]
+
+    def seconds(self, work: Sequence[Work], images: int) -> float:
+        """Of the undamaged network and of all trials; compilation not counted.
+
+        Args:
+            work: the trials, of the same targets and in the same order.
+            images: that the undamaged network looks at.
+        """
+        return self.undamaged * images + sum(map(self.of_one, work, self.rates))
+
+    def of_one(self, work: Work, rates: Rates) -> float:
+        """Seconds that the trials of one target take."""
+        target = work.target
+        per_image = work.passes * self.shared(target) + rates.effort * effort(work)
+        draws = sum(
+            work.drawn(each) * noise_bytes(each.perturbation, target.layers) * per_byte
+            for each in work.swept
+            if (per_byte := rates.draws.get(each.perturbation.name))
+        )
+        return work.images * per_image + draws + rates.damage * work.trials * target.leaf_bytes
+
+    def shared(self, target: Target) -> float:
+        """Seconds per image of what the trials share, by its part of the undamaged network."""
+        if not self.whole:
+            return self.undamaged if target.options.hoist else 0.0
+        return self.undamaged * target.prefix_operations / self.whole
+
+
+def effort(work: Work) -> float:
+    """What the time of the steps is proportional to, per image, within one target."""
+    return work.target.trial_operations(work.swept) or work.trials
+
+
+def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Timing:
+    """Runs a few steps of each target with the engine itself.
+
+    Args:
+        job: the sweep, with a few of its images; they stand for all others.
+        clean: the undamaged network's answers to them.
+        work: every target with its trials.
+        seconds: when they are over, no other target is begun; at least one is measured.
+    """
+    started = perf_counter()
+    whole = whole_operations(job.network, job.spec.block)
+    timing = Timing(_undamaged(job), whole, (), ())
+    found: dict[int, Rates] = {}
+    for number in _most_first(work):
+        if found and perf_counter() - started > seconds:
+            break
+        job.report(f"timing {work[number].target.name}", 0, 0)
+        found[number] = _rates(job, clean, work[number], timing)
+    others = _mean([work[number] for number in found], list(found.values())) if found else None
+    rates = tuple(found.get(number) or cast(Rates, others) for number in range(len(work)))
+    return replace(timing, rates=rates, timed=tuple(n in found for n in range(len(work))))
+
+
+def _undamaged(job: Job) -> float:
+    spec, network = job.spec, job.network
+    whole = split(network, (), spec.block)
+    size = images_per_step(whole, spec.block, images=spec.images, memory=job.options.budget)
+    inputs = job.images.batch(network, 0, size, spec.block).inputs
+    logits_of = forward(network, size, spec.precision)
+    jax.block_until_ready(logits_of(network.params, inputs))
+    took = []
+    while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES:
+        begun = perf_counter()
+        jax.block_until_ready(logits_of(network.params, inputs))
+        took.append(perf_counter() - begun)
+    return statistics.median(took) / size
+
+
+def _most_first(work: Sequence[Work]) -> list[int]:
+    """Those first that will take longest, as far as can be said before."""
+
+    def cost(number: int) -> float:
+        each = work[number]
+        made = each.trials * each.target.leaf_bytes
+        return each.operations() + _OPERATIONS_PER_BYTE * made
+
+    return sorted(range(len(work)), key=cost, reverse=True)
+
+
+def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
+    sample = _sample(work)
+    target, plan = sample.target, sample.plan
+    # A pass takes all sampled trials through one step's images, in programs of the same shapes.
+    rounds = replace(plan, keep_residuals=False, steps_per_round=sample.trials)
+    # More of them than are waited for, or the last would have less beside it than the others.
+    passes = _MOST_PASSES + 1 + plan.steps_under_way
+    in_a_pass = plan.images_per_step * plan.image_devices
+    spec = replace(job.spec, images=passes * in_a_pass)
+    group = Group(
+        replace(job, spec=spec),
+        clean,
+        target.number,
+        target.layers,
+        target.touched,
+        [(each.perturbation, len(each.trials)) for each in sample.swept],
+        spec.images,
+        rounds,
+    )
+    task = Task(list(sample.swept), ((0, spec.images),))
+    begun = perf_counter()
+    with closing(cast("Generator[Sums, None, None]", group.steps([task]))) as steps:
+        ends = _passes(steps, sample.trials)
+        first = next(ends)
+        last, passes = first, 0
+        while last - first < _SECONDS_PER_TARGET and passes < _MOST_PASSES:
+            last, passes = next(ends), passes + 1
+    one_pass = (last - first) / passes
+    # What the trials share is known from the undamaged network, the rest is the trials' own.
+    own = max(one_pass - timing.shared(target) * in_a_pass, one_pass / 10)
+    draws, damaging = _making(job, sample)
+    return Rates(
+        effort=own / in_a_pass / effort(sample),
+        damage=damaging,
+        draws=draws,
+        compiling=max(first - begun - one_pass, 0.0),
+    )
+
+
+def _making(job: Job, sample: Work) -> tuple[dict[str, float], float]:
+    """Seconds per byte to draw noise, by perturbation, and to damage leaves, of all trials."""
+    target, plan = sample.target, sample.plan
+    draws, damaging = {}, 0.0
+    for each in sample.swept:
+        seeds = np.arange(min(plan.seeds_per_draw, each.seeds), dtype=np.uint32)
+        noise, took = _timed(partial(draw, each.perturbation, target.layers, job.spec.root, seeds))
+        if size := noise_bytes(each.perturbation, target.layers) * len(seeds):
+            draws[each.perturbation.name] = took / size
+        if not target.is_linear(each.perturbation):
+            trials = each.trials[: plan.trials_per_step]
+            rows = np.zeros(plan.trials_per_step, np.int32)
+            strengths = [job.spec.grid[column] for column, _ in trials]
+            strengths += strengths[-1:] * (len(rows) - len(trials))
+            _, took = _timed(
+                partial(damage, each.perturbation, target.layers, noise, rows, strengths)
+            )
+            damaging += took * len(each.trials) / len(rows)
+    return draws, damaging / (sample.trials * target.leaf_bytes)
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and its seconds; if it is quick, of a second: the first may compile."""
+
+    def once() -> tuple[Any, float]:
+        begun = perf_counter()
+        return jax.block_until_ready(function()), perf_counter() - begun
+
+    result, took = once()
+    return once() if took < _SECONDS_PER_TARGET else (result, took)
+
+
+def _sample(work: Work) -> Work:
+    """A few full steps of each perturbation; the plan is the same."""
+    width = work.plan.trials_per_step
+    one = effort(replace(work, swept=_first(work, width)))
+    shared = work.target.prefix_operations
+    fit = max(work.target.options.budget // 8 // (work.target.leaf_bytes * width), 1)
+    steps = min(max(int(2 * shared / one), 1), max(fit // len(work.swept), 1), _MOST_STEPS)
+    return replace(work, swept=_first(work, width * steps))
+
+
+def _first(work: Work, trials: int) -> tuple[Swept, ...]:
+    return tuple(replace(each, left_out=frozenset(each.trials[trials:])) for each in work.swept)
+
+
+def _passes(steps: Iterator[Sums], trials: int) -> Iterator[float]:
+    """When each pass of so many trials was over."""
+    seen = 0
+    for sums in steps:
+        seen += sum(trial is not None for trial in sums.trials)
+        if seen % trials == 0:
+            yield perf_counter()
+
+
+def _mean(work: Sequence[Work], rates: Sequence[Rates]) -> Rates:
+    """The rates of some targets taken together."""
+
+    def mean(values: Sequence[float], weights: Sequence[float]) -> float:
+        total = sum(weights)
+        return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total else 0.0
+
+    draws = {}
+    for name in {name for each in rates for name in each.draws}:
+        having = [(w, r) for w, r in zip(work, rates, strict=True) if name in r.draws]
+        sizes = [float(w.target.leaf_bytes) for w, _ in having]
+        draws[name] = mean([r.draws[name] for _, r in having], sizes)
+    return Rates(
+        effort=mean([each.effort for each in rates], [each.images * effort(each) for each in work]),
+        damage=mean(
+            [each.damage for each in rates],
+            [float(each.trials * each.target.leaf_bytes) for each in work],
+        ),
+        draws=draws,
+        compiling=statistics.fmean(each.compiling for each in rates),
+    )
