@@ -150,8 +150,8 @@ def saves(run: Path) -> int:
 
 def killed(count: int, victim: int, source: jr.ImageSource, run: Path) -> list[str]:
     """Kills a process of a sweep once trials are complete; what the others told."""
-    job = Job(count, f"sweep({str(run)!r}, pause=0.3)", source)
-    while saves(run) < 12 and all(each.poll() is None for each in job.processes):
+    job = Job(count, f"sweep({str(run)!r}, pause=0.5)", source)
+    while saves(run) < 3 and all(each.poll() is None for each in job.processes):
         time.sleep(0.05)
     job.processes[victim].kill()
     ends = job.ends(STOPS)
