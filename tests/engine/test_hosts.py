@@ -151,7 +151,7 @@ def saves(run: Path) -> int:
 def killed(count: int, victim: int, source: jr.ImageSource, run: Path) -> list[str]:
     """Kills a process of a sweep once trials are complete; what the others told."""
     job = Job(count, f"sweep({str(run)!r}, pause=0.3)", source)
-    while saves(run) < 12 and all(each.poll() is None for each in job.processes):
+    while saves(run) < 6 and all(each.poll() is None for each in job.processes):
         time.sleep(0.05)
     job.processes[victim].kill()
     ends = job.ends(STOPS)
@@ -193,11 +193,11 @@ def test_when_the_coordinator_is_killed_the_others_stop_and_four_go_on(
 
 
 @pytest.mark.slow
-def test_four_processes_of_which_one_is_killed_and_all_are_started_again(
+def test_when_one_of_four_is_killed_the_others_stop_and_two_go_on(
     source: jr.ImageSource, whole: xarray.Dataset, tmp_path: Path
 ) -> None:
     killed(4, 2, source, tmp_path)
-    for status, _, err in Job(4, f"sweep({str(tmp_path)!r})", source).ends():
+    for status, _, err in Job(2, f"sweep({str(tmp_path)!r})", source).ends():
         assert status == 0, err
     check_equal(jr.open_run(tmp_path), whole)
 
