@@ -112,8 +112,9 @@ def check_equal(found: xarray.Dataset, expected: xarray.Dataset) -> None:
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
 
 
-def test_two_processes_count_what_one_does_and_refuse_what_they_cannot_share(
-    source: jr.ImageSource, whole: xarray.Dataset, tmp_path: Path
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_count_what_one_does_and_refuse_what_they_cannot_share(
+    count: int, source: jr.ImageSource, whole: xarray.Dataset, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     what = f"""
@@ -123,12 +124,12 @@ refused(run={str(run)!r}, root=number)
 result = sweep({str(run)!r})
 print(int(result.top1.sum()), int(result.images.sum()), result.attrs["finished"], flush=True)"""
     told = []
-    for status, out, err in Job(2, what, source).ends():
+    for status, out, err in Job(count, what, source).ends():
         assert status == 0, err
         told.append([line for line in out.splitlines() if not line.startswith("[Gloo]")])
-    assert told[0][2:] == told[1][2:]
+    assert all(each[2:] == told[0][2:] for each in told)
     alone, unshared, other, result = told[0]
-    assert alone == "2 processes share a sweep through its run folder: give run_dir"
+    assert alone == f"{count} processes share a sweep through its run folder: give run_dir"
     assert "is not shared: " in unshared and "is not seen by process 1 (on " in unshared
     assert other.startswith("process 1 was given another sweep, network or images than process 0")
     assert result == f"{int(whole.top1.sum())} {int(whole.images.sum())} 1"
