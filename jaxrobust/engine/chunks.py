@@ -83,20 +83,18 @@ def chunks(
     """
     for each in swept:
         shares = each.shares(mesh.shape["trial"])
-        firsts = [min((seed for _, seed in share), default=0) for share in shares]
-        spans = [
-            max((seed for _, seed in share), default=first) - first + 1
-            for first, share in zip(firsts, shares, strict=True)
-        ]
-        count = min(plan.seeds_per_draw, max(spans))
-        for start in range(0, max(spans), count):
-            drawn = [first + start for first in firsts]
-            trials = _of_seeds(shares, drawn, count)
+        seeds = [sorted({seed for _, seed in share}) for share in shares]
+        most = max(map(len, seeds))
+        count = min(plan.seeds_per_draw, most)
+        for start in range(0, most, count):
+            drawn = [own[start : start + count] for own in seeds]
+            trials = _of_seeds(shares, drawn)
             if each.are_done(chain(*trials)):
                 continue
             # The last group is padded with draws that nobody uses, so nothing is recompiled.
-            seeds = np.concatenate([np.arange(count, dtype=np.uint32) + first for first in drawn])
-            noise = draw(each.perturbation, layers, spec.root, seeds, mesh)
+            padded = [own + [0] * (count - len(own)) for own in drawn]
+            keys = np.asarray(padded, np.uint32).ravel()
+            noise = draw(each.perturbation, layers, spec.root, keys, mesh)
             cut = _Cut(spec, plan, each, mesh, noise, count, drawn, trials)
             if kernel is not None and is_linear(each.perturbation, layers, kernel):
                 yield from cut.linear(layers[0], kernel)
@@ -111,8 +109,8 @@ class _Cut:
     Attributes:
         spec, plan, each, mesh: what is run, how, where.
         noise: of each layer, [devices · count, …].
-        count: how many seeds each device has drawn.
-        first: the first seed that each device has drawn.
+        count: how many draws each device holds.
+        drawn: the seeds that they are for, of each device.
         trials: those of each device.
     """
 
@@ -122,7 +120,7 @@ class _Cut:
     mesh: Mesh
     noise: list[Any]
     count: int
-    first: list[int]
+    drawn: list[list[int]]
     trials: list[list[Trial]]
 
     def general(self, layers: Sequence[Layer], kernel: Leaf | None) -> Iterator[Chunk]:
@@ -137,8 +135,8 @@ class _Cut:
         together = min(max(self.plan.trials_per_step // len(self.each.columns), 1), self.count)
         for start in range(0, self.count, together):
             steps = []
-            first = [seed + start for seed in self.first]
-            for trials in self._steps(_of_seeds(self.trials, first, together)):
+            seeds = [own[start : start + together] for own in self.drawn]
+            for trials in self._steps(_of_seeds(self.trials, seeds)):
                 padded, rows, strengths = self._padded(trials)
                 linear = linear_damage(
                     self.each.perturbation, layer, kernel, noise, rows, strengths, self.mesh
@@ -166,11 +164,12 @@ class _Cut:
         """
         width = self.plan.trials_per_step
         padded, rows, columns = [], [], []
-        for first, own in zip(self.first, trials, strict=True):
-            column, seed = own[-1] if own else (self.each.columns[0], first)
+        for drawn, own in zip(self.drawn, trials, strict=True):
+            row_of = {seed: row for row, seed in enumerate(drawn)}
+            column, row = (own[-1][0], row_of[own[-1][1]]) if own else (self.each.columns[0], 0)
             padded += [*own, *[None] * (width - len(own))]
             for trial in padded[-width:]:
-                rows.append((trial[1] if trial else seed) - first)
+                rows.append(row_of[trial[1]] if trial else row)
                 columns.append(trial[0] if trial else column)
         strengths = [self.spec.grid[column] for column in columns]
         return tuple(padded), np.asarray(rows, np.int32), strengths
@@ -189,10 +188,10 @@ def _take(mesh: Mesh) -> Callable[[Array, np.ndarray], Array]:
 
 
 def _of_seeds(
-    shares: Sequence[Sequence[Trial]], firsts: Sequence[int], count: int
+    shares: Sequence[Sequence[Trial]], seeds: Sequence[Sequence[int]]
 ) -> list[list[Trial]]:
-    """Each device's trials of some consecutive seeds, from its own first one."""
+    """Each device's trials of some of its seeds."""
     return [
-        [(column, seed) for column, seed in share if first <= seed < first + count]
-        for first, share in zip(firsts, shares, strict=True)
+        [(column, seed) for column, seed in share if seed in own]
+        for share, own in zip(shares, seeds, strict=True)
     ]
