@@ -73,7 +73,14 @@ class SweepArguments:
             help_behavior_hint="(default: see `list perturbations`)",
         ),
     ] = ()
-    seeds: Annotated[int, arg(help="independent random draws per layer and strength")] = 5
+    seeds: Annotated[
+        int | None,
+        arg(
+            metavar="N",
+            help="independent random draws per layer and strength",
+            help_behavior_hint="(default: 5)",
+        ),
+    ] = None
     images: ImagesArgument = None
     resize: ResizeArgument = None
     root: Annotated[int, arg(help="root of all random draws")] = 0

@@ -91,6 +91,23 @@ class Sweep(SweepArguments):
     out: Annotated[
         str, arg(metavar="DIR", help="the run folder; a sweep that was interrupted there goes on")
     ]
+    precision: Annotated[
+        float | None,
+        arg(
+            metavar="HALF-WIDTH",
+            help="in place of --seeds: as many as it takes until every cell's 95 %% interval of "
+            "mean top-1 accuracy is this wide to each side, as in 0.01",
+            help_behavior_hint="(default: a fixed number of seeds)",
+        ),
+    ] = None
+    max_seconds: Annotated[
+        float | None,
+        arg(
+            metavar="SECONDS",
+            help="with --precision: begin no trial after that; the same command goes on",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None
     extend: Annotated[
         bool,
         arg(help="add seeds, strengths, layers, perturbations or images to the sweep in DIR"),
@@ -127,6 +144,8 @@ class Sweep(SweepArguments):
                 result = sweep(
                     *self.opened(report),
                     **arguments,
+                    precision=self.precision,
+                    max_seconds=self.max_seconds,
                     run_dir=folder,
                     extend=self.extend,
                     save_every=self.save_every,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxrobust.durable.store import Store, has_checkpoints
 from jaxrobust.errors import SpecificationError, check_can_be_made, first_line, unknown
 from jaxrobust.paths import is_remote, path_of
+from jaxrobust.precision import estimate
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ TRIALS, CLEAN = "trials/", "clean/"
 LABELS = "labels"
 # Which images were right, a bit for each: they add up over blocks, but not to one number.
 BITS = ("top1_bits", "top5_bits")
+# Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
+CONTROL, CONTROLLED = "control_", ("top1", "top5")
 _DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
@@ -61,7 +64,7 @@ def make_dataset(
         attrs=dict(attributes),
     )
     for name in result.data_vars:
-        short = str(name).removeprefix("clean_")
+        short = str(name).removeprefix("clean_").removeprefix(CONTROL)
         result[name].attrs["long_name"] = _MEANING.get(short, f"summed {short}")
     return result
 
@@ -76,6 +79,10 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
         }
         for prefix in (TRIALS, CLEAN)
     )
+    if "half_width" in record["attributes"]:
+        for name in CONTROLLED:
+            share = trials["images"] / np.maximum(clean["images"], 1)
+            trials[CONTROL + name] = share * clean[name]
     result = make_dataset(trials, clean, record["coordinates"], record["attributes"])
     if LABELS not in arrays:
         return result
@@ -130,6 +137,8 @@ def accuracy(
         Dims perturbation, layer, strength; variables `mean`, `low`, `high`, `std` (over seeds),
         `seeds` and `images` (per seed), NaN where no trial has seen all images; `clean`, the
         undamaged network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
+        Of a sweep to a precision also `half_width`, `met`, whether that is what was asked for,
+        and `trial_images`, all that the cell's trials saw.
 
     Raises:
         SpecificationError: an unknown metric, or blocks that are needed and not there.
@@ -140,11 +149,19 @@ def accuracy(
     metrics = [name for name in known if name not in ("images", "nonfinite", *BITS)]
     if metric not in metrics:
         raise SpecificationError(unknown("metric", metric, metrics))
+    summed = sum_blocks(result)
+    if over == "seeds" and CONTROL + metric in result:
+        return _precise_accuracy(summed, metric, confidence)
     if over == "seeds":
-        values = per_image(sum_blocks(result), metric)
+        values = per_image(summed, metric)
         mean, low, high, std, seeds = seed_interval(values.values, confidence)
         estimand = "mean over damage draws on exactly these images"
         method = "Student-t over per-seed means"
+    elif over == "seeds+images" and "half_width" in result.attrs:
+        raise SpecificationError(
+            'over="seeds+images": seeds of a sweep to a precision see different images; '
+            'over="seeds" is possible'
+        )
     elif over == "seeds+images":
         if "block" not in result.dims:
             raise SpecificationError(
@@ -158,7 +175,6 @@ def accuracy(
         method = "two-way random effects (seed, block), Satterthwaite"
     else:
         raise SpecificationError(unknown("over", over, ("seeds", "seeds+images")))
-    summed = sum_blocks(result)
     cells = dict(mean=mean, low=low, high=high, std=std, seeds=seeds)
     made = xarray.Dataset(
         {name: (_DIMENSIONS[:3], value) for name, value in cells.items()},
@@ -219,6 +235,56 @@ def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
     return found if metric.startswith("clean_") else found.assign_coords(complete=_whole(result))
 
 
+def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) -> xarray.Dataset:
+    """The same of a sweep to a precision: each seed has seen images of its own."""
+    import xarray
+
+    # Seeds that were run come first: after a sweep was stopped there may be others between them.
+    order = np.argsort(summed["images"].values == 0, axis=-1, kind="stable")
+
+    def in_order(name: str) -> np.ndarray:
+        return np.take_along_axis(summed[name].values, order, -1)
+
+    images, undamaged = in_order("images"), float(per_image(summed, metric, "clean_"))
+    target = summed.attrs["half_width"]
+    found = estimate(
+        in_order(metric),
+        np.maximum(images, 1),
+        in_order(CONTROL + metric),
+        undamaged,
+        (images > 0).sum(-1),
+        target,
+        confidence,
+    )
+    # Without random draws, one trial on all images is everything that there is to know.
+    exact = np.isin(summed["perturbation"], json.loads(summed.attrs["exact"]))[:, None, None]
+    exact = exact & (images[..., 0] == int(summed["clean_images"]))
+    values = per_image(summed, metric)
+    cells = dict(
+        mean=found.mean,
+        low=np.where(exact, found.mean, found.low),
+        high=np.where(exact, found.mean, found.high),
+        std=seed_interval(values.values, confidence)[3],
+        seeds=found.seeds,
+        half_width=np.where(exact, 0.0, found.half_width),
+        images=images.max(-1),
+        trial_images=found.images,
+        met=found.met | exact,
+    )
+    return xarray.Dataset(
+        {name: (_DIMENSIONS[:3], value) for name, value in cells.items()},
+        coords={name: summed.coords[name] for name in _DIMENSIONS[:3]},
+        attrs=dict(
+            metric=metric,
+            estimand="mean over damage draws on exactly these images, of which each draw saw some",
+            method="Student-t over seeds, less the luck of the undamaged network with their images",
+            confidence=confidence,
+            half_width=target,
+            clean=undamaged,
+        ),
+    )
+
+
 def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
     """A metric's sum over the images that count for it, of trials that have seen all images.
 
@@ -242,8 +308,10 @@ def _counted(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.Da
 
 
 def _whole(result: xarray.Dataset) -> xarray.DataArray:
-    """Which trials have seen all images."""
+    """Which trials have seen all images; with a precision, those that they were to see."""
     summed = sum_blocks(result)
+    if "half_width" in result.attrs:
+        return summed["images"] > 0
     return summed["images"] == summed["clean_images"]
 
 

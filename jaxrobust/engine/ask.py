@@ -22,10 +22,14 @@ from jaxrobust.engine.spec import (
     specify,
 )
 from jaxrobust.engine.state import State
+from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
+from jaxrobust.precision import FEWEST
 from jaxrobust.rounding import PrecisionMode
+
+_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,13 @@ def ask(
     perturbations: Sequence[str | Perturbation],
     layers: Selector,
     strengths: Grid | Mapping[str, Grid] | None,
-    seeds: int,
+    seeds: int | None,
     root: int,
     block: int,
     metrics: Mapping[str, Metric] | None,
     precision_mode: PrecisionMode,
     keep: Keep,
+    half_width: float | None = None,
     options: Options | None,
     report: Report,
 ) -> Asked:
@@ -87,6 +92,13 @@ def ask(
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     metrics, options = dict(metrics or {}), options or Options()
+    if seeds is None:
+        seeds = _SEEDS if half_width is None else FEWEST
+    elif half_width is not None:
+        raise SpecificationError(
+            f"precision {half_width} and seeds {seeds}: a sweep to a precision decides itself how "
+            "many seeds each cell needs; leave one of them out"
+        )
     source = images.with_classes(network.class_names, network.classes)
     spec = specify(
         network,
@@ -100,6 +112,7 @@ def ask(
         metrics=metrics,
         precision=precision_mode,
         keep=keep,
+        half_width=half_width,
         report=report,
     )
     State.check_size(spec, options.budget)

@@ -200,7 +200,7 @@ def plan(
     ),
     layers: Selector = "all",
     strengths: Grid | Mapping[str, Grid] | None = None,
-    seeds: int = 5,
+    seeds: int | None = None,
     root: int = 0,
     block: int = DEFAULT_BLOCK,
     metrics: Mapping[str, Metric] | None = None,

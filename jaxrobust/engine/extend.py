@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ def check_same(
     Raises:
         SpecificationError: in one line that names what differs, and both values.
     """
+    if asked.half_width is not None:  # how many seeds it takes is not asked for
+        asked = replace(asked, seeds=max(asked.seeds, held.seeds))
     differing = [f.name for f in fields(held) if getattr(held, f.name) != getattr(asked, f.name)]
     lacking = [name for name in differing if not _adds(name, held, asked, images)]
     named = lacking if extend else differing
@@ -51,6 +53,8 @@ def _adds(field: str, held: Specification, asked: Specification, images: ImageSo
     """Whether a field only adds to the one that a folder holds."""
     if field == "seeds":
         return asked.seeds >= held.seeds
+    if field == "half_width":
+        return True
     if field == "images":
         return asked.images >= held.images
     if field == "data_fingerprint":

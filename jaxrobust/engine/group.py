@@ -94,7 +94,15 @@ class Group:
         touched: paths of the damaged leaves.
         perturbations: those that touch them, each with the most trials that are run together.
         images: the longest run of consecutive images that they look at.
+        seeds: the most seeds that are run together.
         plan: how to run it, if that was settled before.
+
+    Attributes:
+        job, clean, number, layers, plan: see above.
+        perturbations: all of the job that touch the same leaves.
+        parts: the network split there, for the images of one device in one step.
+        kernel: the kernel whose product trials may share, if there is one.
+        mesh: the devices.
     """
 
     def __init__(
@@ -106,9 +114,13 @@ class Group:
         touched: Sequence[str],
         perturbations: Sequence[tuple[Perturbation, int]],
         images: int,
+        seeds: int,
         plan: Plan | None = None,
     ) -> None:
         self.job, self.clean, self.number, self.layers = job, clean, number, layers
+        self.perturbations = [
+            each for each in job.perturbations if each.touched(layers) == tuple(touched)
+        ]
         spec, devices = job.spec, sweep_devices(job.options.devices)
         how = {"hoist": job.options.hoist, "precision": spec.precision}
         self.plan = plan or make_plan(
@@ -118,27 +130,22 @@ class Group:
             images=spec.images,
             run=images,
             batch=spec.block,
-            seeds=spec.seeds,
+            seeds=seeds,
             devices=len(devices),
             options=job.options,
         )
-        self._mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
+        self.mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
         parts = split(job.network, touched, self.plan.images_per_step, **how)
-        kernel = None
+        self.parts, self.kernel = parts, None
         if parts.product and job.options.share:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
-            kernel = leaves[parts.product.kernel]
-        self._kernel = kernel
+            self.kernel = leaves[parts.product.kernel]
         self._programs = Programs(
             parts,
             self.plan,
-            self._mesh,
-            sharing=bool(kernel)
-            and any(
-                is_linear(each, layers, kernel)
-                for each in job.perturbations
-                if each.touched(layers) == tuple(touched)
-            ),
+            self.mesh,
+            sharing=bool(self.kernel)
+            and any(is_linear(each, layers, self.kernel) for each in self.perturbations),
             block=spec.block,
             metrics=job.metrics,
             keep=spec.keep,
@@ -166,7 +173,7 @@ class Group:
         shared = self._programs.shared(self.job.network.params)
         held: dict[tuple[int, int], _Data] = {}
         for task in tasks:
-            made = chunks(spec, plan, self.layers, self._kernel, task.swept, self._mesh)
+            made = chunks(spec, plan, self.layers, self.kernel, task.swept, self.mesh)
             for round in batches(made, plan.steps_per_round):
                 for images in self._images(task):
                     data = held.get(images) or self._data(*images, shared)
@@ -187,7 +194,7 @@ class Group:
 
     def _run(self, chunk: Chunk, step: Step, data: _Data, products: Array | None) -> Sums:
         if linear := step.linear:
-            own = divided((step.rows, linear.scales), self._mesh, TRIALS)
+            own = divided((step.rows, linear.scales), self.mesh, TRIALS)
             products = self._programs.mix(data.product, products, *own, linear.factors)
         with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
             found = self._programs.finish(products, step.leaves, *data.undamaged, *data.scoring)
@@ -203,4 +210,4 @@ class Group:
         predictions = self.clean.predictions[batch.index]
         scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
         undamaged = params, shared, residuals
-        return _Data(batch.first_block, undamaged, product, divided(scoring, self._mesh, IMAGES))
+        return _Data(batch.first_block, undamaged, product, divided(scoring, self.mesh, IMAGES))

@@ -54,7 +54,7 @@ class Swept:
         columns: the indices of the strengths that are run.
         identity: the index of the strength that changes nothing, if it is asked for.
         seeds: how many seeds are run: one if it is deterministic.
-        left_out: trials that are not run here.
+        chosen: the trials that are run here, seed by seed; None for all.
         done: trials that need not be run again; steps are cut as if they were, since a trial's
             sums may differ in the last bits with what is beside it.
     """
@@ -64,7 +64,7 @@ class Swept:
     columns: list[int]
     identity: int | None
     seeds: int
-    left_out: frozenset[Trial] = frozenset()
+    chosen: tuple[Trial, ...] | None = None
     done: frozenset[Trial] = frozenset()
 
     @staticmethod
@@ -82,12 +82,13 @@ class Swept:
         return swept
 
     @property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> tuple[Trial, ...]:
         """Every trial that is run, seed by seed."""
-        every = [(column, seed) for seed in range(self.seeds) for column in self.columns]
-        return [trial for trial in every if trial not in self.left_out]
+        if self.chosen is not None:
+            return self.chosen
+        return tuple((column, seed) for seed in range(self.seeds) for column in self.columns)
 
-    def shares(self, count: int) -> list[list[Trial]]:
+    def shares(self, count: int) -> list[tuple[Trial, ...]]:
         """The trials in as many parts, as even as can be; the last ones may be empty."""
         trials = self.trials
         size = -(-len(trials) // count)
@@ -103,11 +104,12 @@ class Swept:
         Args:
             wanted, done: bool [strength, seed].
         """
-        return replace(self, left_out=_trials(~wanted), done=_trials(done))
+        chosen = _trials(wanted)
+        return replace(self, chosen=chosen, done=frozenset(_trials(wanted & done)))
 
 
-def _trials(mask: np.ndarray) -> frozenset[Trial]:
-    return frozenset((column, seed) for column, seed in np.argwhere(mask).tolist())
+def _trials(mask: np.ndarray) -> tuple[Trial, ...]:
+    return tuple((column, seed) for seed, column in np.argwhere(mask.T).tolist())
 
 
 def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:

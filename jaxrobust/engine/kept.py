@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxrobust.engine.extend import carry_over
+from jaxrobust.engine.goal import Goal
 from jaxrobust.engine.run import Plans
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import xarray
 
 _CARRIED = "carried"
+_GOAL = "goal/"
 
 
 class Kept:
@@ -33,6 +36,7 @@ class Kept:
         state: sums.
         plans: how they were run.
         finished: whether that is everything.
+        goal: of a sweep to a precision, else None.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Kept:
     ) -> None:
         self.spec, self._labels = spec, labels
         self.state = State.empty(spec)
+        self.goal = None if spec.half_width is None else Goal.first(spec)
         self.plans: Plans = []
         self.finished = False
         self._coordinates = {
@@ -59,8 +64,10 @@ class Kept:
             # As text, because netCDF has no attributes that are lists of text or mappings.
             "depth": json.dumps(depth),
             "identity": json.dumps({each.name: each.identity for each in perturbations}),
-            "specification": spec.hash,
         }
+        if spec.half_width is not None:
+            exact = [each.name for each in perturbations if each.draw is None]
+            self._attributes |= {"half_width": spec.half_width, "exact": json.dumps(exact)}
 
     @property
     def result(self) -> xarray.Dataset:
@@ -74,6 +81,8 @@ class Kept:
         arrays |= {CLEAN + name: values for name, values in self.state.clean.items()}
         if self.spec.keep == "images":
             arrays[LABELS] = self._labels
+        if self.goal is not None:
+            arrays |= {_GOAL + "seeds": self.goal.seeds, _GOAL + "shown": self.goal.shown}
         return {**arrays, _CARRIED: self.state.carried}
 
     @property
@@ -84,7 +93,11 @@ class Kept:
             "plan": self.plans,
             "finished": self.finished,
             "coordinates": self._coordinates,
-            "attributes": {**self._attributes, "finished": int(self.finished)},
+            "attributes": {
+                **self._attributes,
+                "specification": self.spec.hash,
+                "finished": int(self.finished),
+            },
         }
 
     def take(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
@@ -94,8 +107,30 @@ class Kept:
             return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
 
         held = Specification.from_json(record["specification"])
+        if self.goal is not None:
+            self.spec = replace(self.spec, seeds=max(self.spec.seeds, held.seeds))
         self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
         if held == self.spec:
             self.plans, self.finished = record["plan"], record["finished"]
+            if self.goal is not None:
+                self.goal = Goal(**those(_GOAL))
         else:
             self.state = carry_over(self.state, held, self.spec)
+
+    @property
+    def the_goal(self) -> Goal:
+        """The goal of a sweep that has one."""
+        if self.goal is None:
+            raise ValueError("a sweep of a fixed number of seeds has no goal")
+        return self.goal
+
+    def grow(self, seeds: int, memory: int) -> None:
+        """Makes room for so many seeds.
+
+        Raises:
+            SpecificationError: there is none in so many bytes of memory.
+        """
+        if seeds > self.spec.seeds:
+            larger = replace(self.spec, seeds=seeds)
+            State.check_size(larger, memory)
+            self.state, self.spec = carry_over(self.state, self.spec, larger), larger

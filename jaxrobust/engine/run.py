@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import chain
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ class Runner:
         job: what to run, on what.
 
     Attributes:
+        job: the same, its parameters on all devices.
         clean: the undamaged network's answers.
+        swept: the perturbations.
     """
 
     def __init__(self, job: Job) -> None:
@@ -51,8 +54,20 @@ class Runner:
         )
         self._devices = sweep_devices(job.options.devices)
         params = divided(job.network.params, mesh_of(tuple(self._devices), 1), WHOLE)
-        self._job = replace(job, network=replace(job.network, params=params))
+        self.job = replace(job, network=replace(job.network, params=params))
+        self.swept = Swept.of(spec, job.perturbations)
         self._groups: dict[tuple[int, tuple[str, ...]], Group] = {}
+        # By group of layers: seconds and trial-images, from the first step's end on.
+        self._took: dict[int, tuple[float, int]] = {}
+
+    def groups_of(self, number: int) -> list[Group]:
+        """What has been run on a group of layers."""
+        return [group for (layers, _), group in self._groups.items() if layers == number]
+
+    def seconds_per_trial_image(self, number: int) -> float:
+        """On a group of layers so far, 0 where too little was run to tell."""
+        seconds, images = self._took.get(number, (0.0, 0))
+        return seconds / images if images else 0.0
 
     def run(
         self,
@@ -73,10 +88,10 @@ class Runner:
             wanted: the blocks that each trial is to see, bool [perturbation, layer, strength,
                 seed, block]; all by default.
         """
-        job = self._job
+        job = self.job
         if not state.clean["images"].any():
             state.clean.update(self.clean.sums)
-        swept = Swept.of(replace(job.spec, seeds=seeds), job.perturbations)
+        swept = [replace(each, seeds=seeds if each.perturbation.draw else 1) for each in self.swept]
         exist = np.zeros_like(state.carried)
         for each in swept:
             if each.identity is not None:
@@ -99,6 +114,7 @@ class Runner:
             entry = {**described, **asdict(group.plan)}
             if entry not in plans:
                 plans.append(entry)
+            begun, before = None, 0
             for step in steps:
                 for position, named in enumerate(step.trials):
                     trial = named and (step.row, group.number, *named)
@@ -106,8 +122,14 @@ class Runner:
                         own = {key: values[position] for key, values in step.values.items()}
                         state.add(trial, step.first_block, own)
                         done += int(own["images"].sum())
+                if begun is None:
+                    begun, before = perf_counter(), done
                 shown = follower.added(done)
                 job.report(name, shown, total)
+            if begun is not None:
+                seconds, images = self._took.get(group.number, (0.0, 0))
+                took = perf_counter() - begun
+                self._took[group.number] = seconds + took, images + done - before
         for shown in follower.ends():
             job.report("other processes", shown, total)
 
@@ -116,34 +138,38 @@ class Runner:
     ) -> Iterator[tuple[Group, dict[str, Any], Iterator[Sums]]]:
         """Each group, what its plan is for, and its steps, the first ones under way already."""
         for number, on_layers in tasks:
-            name, members = self._job.spec.layers[number]
-            layers = [self._job.network.layers[each] for each in members]
+            name, members = self.job.spec.layers[number]
+            layers = [self.job.network.layers[each] for each in members]
             for touched, alike in _tasks_by_leaves(layers, on_layers).items():
                 if all(_are_done(task.swept) for task in alike):
                     continue
                 trials: dict[Perturbation, int] = {}
+                seeds = 1
                 for each in chain.from_iterable(task.swept for task in alike):
                     before = trials.get(each.perturbation, 0)
                     trials[each.perturbation] = max(before, len(each.trials))
+                    seeds = max(seeds, len({seed for _, seed in each.trials}))
                 images = max(stop - start for task in alike for start, stop in task.runs)
                 described = {
                     "layers": name,
                     "perturbations": {each.name: count for each, count in trials.items()},
                     "images": images,
+                    "seeds": seeds,
                     "device": self._devices[0].device_kind,
                     "devices": len(self._devices),
-                    "options": asdict(self._job.options),
+                    "options": asdict(self.job.options),
                 }
                 group = self._groups.get((number, touched))
                 if group is None:
                     group = self._groups[number, touched] = Group(
-                        self._job,
+                        self.job,
                         self.clean,
                         number,
                         layers,
                         touched,
                         list(trials.items()),
                         images,
+                        seeds,
                         _settled(plans, described),
                     )
                 steps = group.steps(alike)
@@ -155,11 +181,14 @@ def _tasks(
 ) -> Iterator[tuple[int, list[Task]]]:
     """For each group of layers its trials by the blocks that they have not seen."""
     for number in range(len(spec.layers)):
+        on_layer = lacking[:, number]
+        sets, which = np.unique(on_layer.reshape(-1, spec.blocks), axis=0, return_inverse=True)
+        which = which.reshape(on_layer.shape[:-1])
         on_layers = []
-        for blocks in np.unique(lacking[:, number].reshape(-1, spec.blocks), axis=0):
+        for index, blocks in enumerate(sets):
             if not blocks.any():
                 continue
-            those = (lacking[:, number] == blocks).all(-1)
+            those = which == index
             own = [each.part(those[each.row], complete[each.row, number]) for each in swept]
             own = [each for each in own if each.trials]
             if not _are_done(own):

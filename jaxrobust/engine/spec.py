@@ -48,11 +48,13 @@ class Specification:
         layers: group name and the layers that it damages together, in order.
         strengths: perturbation and its strengths, as decimal strings, ascending.
         import_paths: perturbation and the import path of one that isn't built in.
-        seeds: how many random draws, with indices 0 … seeds - 1.
+        seeds: how many random draws, with indices 0 … seeds - 1; of a sweep to a precision the
+            most that any cell has been given so far.
         root: the root of all random keys.
         metrics: names of the user's own metrics.
         precision: what the operands of matrix products and convolutions are rounded to.
         keep: "counts", or "images": also which images were right.
+        half_width: of each cell's 95 % interval, in a sweep to a precision.
     """
 
     network: str
@@ -70,6 +72,7 @@ class Specification:
     metrics: tuple[str, ...]
     precision: PrecisionMode = "float32"
     keep: Keep = "counts"
+    half_width: float | None = None
 
     @property
     def blocks(self) -> int:
@@ -189,6 +192,7 @@ def specify(
     metrics: Mapping[str, Metric],
     precision: PrecisionMode = "float32",
     keep: Keep = "counts",
+    half_width: float | None = None,
     report: Report = silent,
 ) -> Specification:
     """Checks that a sweep can be run as asked, and writes down what it is.
@@ -200,6 +204,7 @@ def specify(
         strengths: from `resolve_strengths`.
         metrics: the user's own metrics by name.
         precision: of matrix products and convolutions.
+        half_width: see `Specification`.
         report: called while the images are read for their fingerprint.
 
     Raises:
@@ -208,6 +213,11 @@ def specify(
     for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
         if not isinstance(value, int | np.integer) or not least <= value < 2**32:
             raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
+    if half_width is not None and not 0 < half_width < 0.5:
+        raise SpecificationError(
+            f"precision {half_width}: the half-width of an interval of accuracies is needed, "
+            "between 0 and 0.5"
+        )
     check_mode(precision)
     if keep not in get_args(Keep):
         raise SpecificationError(unknown("keep", keep, get_args(Keep)))
@@ -235,6 +245,7 @@ def specify(
         metrics=tuple(metrics),
         precision=precision,
         keep=keep,
+        half_width=half_width,
     )
 
 

@@ -89,6 +89,10 @@ class State:
         """
         return np.all(self.counted | ~wanted, axis=-1)
 
+    def settle(self) -> None:
+        """What was counted stays, whatever trials are to see from now on."""
+        self.carried[...] = self.counted
+
     def rewind(self, wanted: np.ndarray) -> None:
         """Takes back what trials have counted that did not come to their end."""
         unfinished = ~self.carried & ~self.complete(wanted)[..., None]

@@ -162,6 +162,7 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
         target.touched,
         [(each.perturbation, len(each.trials)) for each in sample.swept],
         spec.images,
+        spec.seeds,
         rounds,
     )
     task = Task(list(sample.swept), ((0, spec.images),))
@@ -227,7 +228,7 @@ def _sample(work: Work) -> Work:
 
 
 def _first(work: Work, trials: int) -> tuple[Swept, ...]:
-    return tuple(replace(each, left_out=frozenset(each.trials[trials:])) for each in work.swept)
+    return tuple(replace(each, chosen=each.trials[:trials]) for each in work.swept)
 
 
 def _passes(steps: Iterator[Sums], trials: int) -> Iterator[float]:

@@ -1,0 +1,69 @@
+"""What trials take here, by what it is spent on: measured on trials that were run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrobust.engine.chunks import is_linear
+from jaxrobust.engine.group import Group
+from jaxrobust.engine.job import Swept
+from jaxrobust.engine.run import Runner
+from jaxrobust.perturbations import damage, draw
+from jaxrobust.precision import Costs
+
+# What is left for the trials themselves, however much of the time was spent on making leaves.
+_LEAST_SHARE = 0.1
+
+
+def costs_of(runner: Runner, number: int) -> Costs:
+    """What a seed costs on a group of layers.
+
+    The time of its trials is known from the run; drawing and damaging are timed here, and what the
+    trials share follows from its part of the operations.
+
+    Args:
+        runner: has run trials on this group of layers.
+        number: the group's index.
+    """
+    spec = runner.job.spec
+    making = np.zeros(len(spec.strengths))
+    trials, shared, own = 0, 0.0, 0.0
+    for group in runner.groups_of(number):
+        for each in runner.swept:
+            if each.perturbation.draw is None or each.perturbation not in group.perturbations:
+                continue
+            making[each.row] = _making(group, each)
+            trials += len(each.columns)
+            own += len(each.columns) * group.parts.suffix_operations
+        if not group.plan.keep_residuals:
+            shared += group.parts.prefix_operations
+    per_image = runner.seconds_per_trial_image(number) * trials
+    per_image = max(per_image - making.sum() / spec.block, per_image * _LEAST_SHARE)
+    prefix = per_image * shared / (shared + own) if shared + own else 0.0
+    return Costs(making, prefix, (per_image - prefix) / max(trials, 1))
+
+
+def _making(group: Group, each: Swept) -> float:
+    """Seconds to draw for a seed and to damage the leaves of its trials."""
+    perturbation, layers, plan = each.perturbation, group.layers, group.plan
+    seeds = np.arange(plan.seeds_per_draw * plan.trial_devices, dtype=np.uint32)
+    noise, took = _timed(lambda: draw(perturbation, layers, group.job.spec.root, seeds, group.mesh))
+    took /= len(seeds)
+    if group.kernel is not None and is_linear(perturbation, layers, group.kernel):
+        return took
+    rows = np.zeros(plan.trials_per_step * plan.trial_devices, np.int32)
+    strengths = [group.job.spec.grid[each.columns[0]]] * len(rows)
+    _, damaging = _timed(lambda: damage(perturbation, layers, noise, rows, strengths, group.mesh))
+    return took + damaging * len(each.columns) / len(rows)
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """What the second call gives, and its seconds; the first one may compile."""
+    jax.block_until_ready(function())
+    begun = perf_counter()
+    return jax.block_until_ready(function()), perf_counter() - begun
