@@ -28,11 +28,17 @@ def trial_key(root: int, perturbation: str, layer: str, seed: Any) -> Any:
         root: the root seed of the whole sweep.
         seed: an int or an integer array [n], for n keys.
     """
+    key = _layer_key(root, perturbation, layer)
+    return _fold_in_all(key, seed) if getattr(seed, "ndim", 0) else jax.random.fold_in(key, seed)
+
+
+@lru_cache(maxsize=4096)
+def _layer_key(root: int, perturbation: str, layer: str) -> Any:
     key = jax.random.key(root, impl="threefry2x32")
-    key = fold_in_name(fold_in_name(key, perturbation), layer)
-    if getattr(seed, "ndim", 0):
-        return jax.vmap(lambda index: jax.random.fold_in(key, index))(seed)
-    return jax.random.fold_in(key, seed)
+    return fold_in_name(fold_in_name(key, perturbation), layer)
+
+
+_fold_in_all = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
 @lru_cache(maxsize=4096)
