@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +163,12 @@ class Network:
             )
         self._programs[images] = program
         return program
+
+    def with_params(self, params: Any) -> Network:
+        """The same network with other parameters of the same shapes; it is not traced anew."""
+        other = replace(self, params=params)
+        other._programs.update(self._programs)
+        return other
 
     @cached_property
     def _programs(self) -> dict[int, Program]:

@@ -54,7 +54,7 @@ class Runner:
         )
         self._devices = sweep_devices(job.options.devices)
         params = divided(job.network.params, mesh_of(tuple(self._devices), 1), WHOLE)
-        self.job = replace(job, network=replace(job.network, params=params))
+        self.job = replace(job, network=job.network.with_params(params))
         self.swept = Swept.of(spec, job.perturbations)
         self._groups: dict[tuple[int, tuple[str, ...]], Group] = {}
         # By group of layers: seconds and trial-images, from the first step's end on.
@@ -152,7 +152,8 @@ class Runner:
                 images = max(stop - start for task in alike for start, stop in task.runs)
                 described = {
                     "layers": name,
-                    "perturbations": {each.name: count for each, count in trials.items()},
+                    "perturbations": [each.name for each in trials],
+                    "trials": list(trials.values()),
                     "images": images,
                     "seeds": seeds,
                     "device": self._devices[0].device_kind,
