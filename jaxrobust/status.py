@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxrobust.durable.lock import is_locked
 from jaxrobust.durable.store import Store, has_checkpoints
 from jaxrobust.paths import path_of
-from jaxrobust.results import is_written, labelled, sum_blocks
+from jaxrobust.results import accuracy, is_written, labelled, sum_blocks
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
 
@@ -33,7 +33,8 @@ def status(folder: str | Path) -> str:
             found = store.load()
     if found is None:
         return "running: nothing is saved yet" if running else "not running: nothing was saved"
-    _, record = found
+    arrays, record = found
+    result = sum_blocks(labelled(arrays, record))
     progress, images = record["progress"], record["specification"]["images"]
     done, total = progress["done"], progress["total"]
     finished = is_written(folder)
@@ -41,11 +42,19 @@ def status(folder: str | Path) -> str:
         state = "finished"
     else:
         state = "running" if running else "not running: the same command goes on with it"
-    rows = [("state", state), ("trials", f"{done // images:,} of {total // images:,}")]
+    rows = [("state", state)]
+    if "half_width" in result.attrs:
+        met = accuracy(result)["met"].values
+        half_width = result.attrs["half_width"]
+        rows.append(("cells", f"{met.sum():,} of {met.size:,} are known to ±{half_width:g}"))
+        rows.append(("this round", f"{done:,} of {total:,} trial-images"))
+    else:
+        rows.append(("trials", f"{done // images:,} of {total // images:,}"))
     if progress["seconds"]:
         rate = progress["counted"] / progress["seconds"]
         rows.append(("rate", f"{rate:,.0f} images/s"))
         if rate and not finished:
-            rows.append(("time left", str(timedelta(seconds=round((total - done) / rate)))))
+            what = "time left" + " in it" * ("half_width" in result.attrs)
+            rows.append((what, str(timedelta(seconds=round((total - done) / rate)))))
     rows.append(("saved", record["saved"]))
-    return f"{aligned(rows)}\n\n{text_table(sum_blocks(labelled(*found)))}"
+    return f"{aligned(rows)}\n\n{text_table(result)}"
