@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from _benchmark_figures import figures
-from _benchmark_table import saving_table, table
-from _benchmark_workloads import FULL, QUICK, Workload
+from _benchmark_table import precision_table, saving_table, table
+from _benchmark_workloads import FULL, PRECISE, QUICK, Workload
 
 CONTENDERS = ("pytorch", "jax_loop", "jaxrobust")
 PRECISION = "float32 at full precision for all (TF32 off)"
@@ -35,6 +36,10 @@ PyTorch, other trials where only some are measured, so only nearly equal.
 
 --saving times the same sweep without and with a run folder, in turn, and how long it is held up by
 a save of its counts and of 100 MiB of them.
+
+--precision 0.02 runs a sweep until every cell is known to ±0.02, and some seeds of the fixed
+design, every image for every seed. The time of as many seeds as its worst cell needs follows from
+that, as does the PyTorch loop's over the same trials.
 """
 
 
@@ -167,6 +172,30 @@ def measure_saving(
         return found, facts
 
 
+def measure_precision(
+    name: str, workload: Workload, rounds: int, half_width: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A sweep to a precision against fixed designs; as `measure`."""
+    with prepared(name, workload) as (facts, opened):
+        precise, loop = opened("precision"), opened("pytorch")
+        if precise is None:
+            raise SystemExit("it cannot be measured; the line above says why")
+        for worker in filter(None, (precise, loop)):
+            worker.call("start")
+        answers = []
+        for number in range(rounds):
+            answer = precise.call("compare", half_width)
+            if loop is not None:
+                one = loop.call("run", number)
+                answer["loop_seconds"] = one["seconds"] / one["trials"] * answer["fixed_trials"]
+            answers.append(answer)
+            say(
+                f"{name}: round {number + 1} of {rounds}: {answer['precise_seconds']:.1f} s to "
+                f"±{half_width:g}, fixed design {answer['fixed_seconds']:.1f} s"
+            )
+        return {"half_width": half_width, "reduced": workload.reduced, "rounds": answers}, facts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark",
@@ -185,13 +214,22 @@ def main() -> None:
     parser.add_argument(
         "--saving", action="store_true", help="what a run folder costs (default: alexnet-glyphs)"
     )
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="HALF-WIDTH",
+        help=f"a sweep to a precision against the fixed design, of {', '.join(PRECISE)}",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
-    known = QUICK if arguments.quick else FULL
+    known = QUICK if arguments.quick else PRECISE if arguments.precision else FULL
     names = arguments.workloads or (["alexnet-glyphs"] if arguments.saving else list(known))
     measured_by, shown_by = measure, table
     if arguments.saving:
         measured_by, shown_by = measure_saving, saving_table
+    if arguments.precision:
+        measured_by = functools.partial(measure_precision, half_width=arguments.precision)
+        shown_by = precision_table
     for name in names:
         if name not in known:
             parser.error(f"workload {name!r} is unknown; possible: {', '.join(known)}")

@@ -1,12 +1,14 @@
 """Writes what all contenders of a workload share, in a process of its own: weights and images.
 
 Networks without weights in the package get random ones, and random images that each count as an
-image of the class that the undamaged network sees in it.
+image of the class that the undamaged network sees in it. SqueezeNet as its authors trained it, and
+photographs, come from the folder of real data.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,8 +23,12 @@ import jaxrobust as jr
 from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
 from jaxrobust.networks.blueprint import Blueprint
+from jaxrobust.networks.port import port
 from jaxrobust.networks.zoo import lookup, packed_checkpoint
 
+# Real weights and photographs by network; JAXROBUST_SHARED_DATA names another folder.
+REAL = {"squeezenet-1.1-caffe": ("squeezenet-1.1-caffe.npz", "imagenet-sample-1000.tar")}
+REAL_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
 # Random images are so many patches high and wide: images of noise all look alike to a network.
 _PATCHES = 8
 
@@ -62,17 +68,24 @@ def random_pixels(count: int, height: int, width: int) -> np.ndarray:
 
 def prepare(name: str, count: int, folder: Path) -> None:
     """Writes the arrays of the weights, and of the images as bytes, labels and network's input."""
+    own, source = None, None
     if packed_checkpoint(name):
-        own = jr.load(name)
+        own, source = jr.load(name), jr.images("glyphs")
+    elif name in REAL:
+        real = Path(os.environ.get("JAXROBUST_SHARED_DATA", REAL_FOLDER))
+        weights_file, photographs = (real / file for file in REAL[name])
+        port(name, weights_file, folder / "ported")
+        own, source = jr.load(folder / "ported"), jr.images(f"tar:{photographs}")
+    if own is not None:
         arrays = map(np.asarray, jax.tree.leaves(own.params))
         weights = dict(zip(leaf_paths(own.params), arrays, strict=True))
     else:
         weights = random_weights(lookup(name).blueprint)
     np.savez(folder / WEIGHTS, allow_pickle=False, **weights)
     made = network(name, folder)
-    if packed_checkpoint(name):
-        source = jr.images("glyphs")[:count].with_classes(made.class_names, made.classes)
-        pixels, labels = source.decode(0, count, made.preprocessing.crop)
+    if own is not None and source is not None:
+        source = source[:count].with_classes(made.class_names, made.classes)
+        pixels, labels = source.decode(0, count, own.preprocessing.crop)
     else:
         pixels = random_pixels(count, *made.preprocessing.size)
         with jax.default_matmul_precision("highest"):

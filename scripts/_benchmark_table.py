@@ -108,3 +108,38 @@ def saving_table(name: str, title: str, figures: dict[str, Any]) -> str:
             f"{1000 * stall:,.0f} ms, {stall / _SAVED_EVERY:.2%} of {_SAVED_EVERY} s"
         )
     return "\n".join(lines)
+
+
+def precision_table(name: str, title: str, figures: dict[str, Any]) -> str:
+    """A sweep to a precision against fixed designs, as text.
+
+    Args:
+        name, title: of the workload.
+        figures: from `measure_precision`.
+    """
+    rounds, (*grid, _, images) = figures["rounds"], title.split(" × ")
+
+    def middle(key: str) -> float:
+        return statistics.median(each[key] for each in rounds)
+
+    def times(key: str, other: str) -> str:
+        ratios = [each[key] / each[other] for each in rounds]
+        return f"{statistics.median(ratios):.1f} times ({min(ratios):.1f} to {max(ratios):.1f})"
+
+    lines = [
+        f"{name}: every cell to ±{figures['half_width']:g}; {' × '.join([*grid, images])}",
+        f"  to a precision  {middle('precise_seconds'):9,.1f} s  "
+        f"{middle('precise_trial_images'):14,.0f} trial-images  up to "
+        f"{middle('most_seeds'):,.0f} seeds",
+        f"  fixed design    {middle('fixed_seconds'):9,.1f} s  "
+        f"{middle('fixed_trial_images'):14,.0f} trial-images  {middle('fixed_seeds'):,.0f} seeds: "
+        f"takes {times('fixed_seconds', 'precise_seconds')} as long",
+    ]
+    if all("loop_seconds" in each for each in rounds):
+        lines.append(
+            f"  PyTorch loop    {middle('loop_seconds'):9,.1f} s  the same trials: takes "
+            f"{times('loop_seconds', 'precise_seconds')} as long"
+        )
+    if not all(each["met"] for each in rounds):
+        lines.append("  NOT EVERY CELL IS KNOWN THAT WELL")
+    return "\n".join(lines)

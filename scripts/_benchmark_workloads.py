@@ -117,6 +117,21 @@ FULL = {
         "squeezenet1_1", _SQUEEZENET, _steps("0.15", 6), seeds=2, images=64, block=64, every=12
     ),
 }
+PRECISE = {
+    "alexnet-glyphs": Workload(
+        "alexnet-glyphs", _ALEXNET, _steps("0.2", 5), seeds=12, images=1000, block=50, every=60
+    ),
+    "squeezenet-photographs": Workload(
+        "squeezenet-1.1-caffe",
+        ("conv1", "fire4/expand3x3", "fire9/squeeze1x1", "conv10"),
+        _steps("0.3", 3),
+        seeds=6,
+        images=1000,
+        block=50,
+        every=18,
+        reduced="4 of 26 layers",
+    ),
+}
 QUICK = {
     "alexnet-glyphs": Workload(
         "alexnet-glyphs",
