@@ -159,9 +159,9 @@ class Sweep(SweepArguments):
             raise SystemExit(130) from None
         if not quiet:
             print(text_table(result))
-            print(
-                f"results: {folder}/results.nc (xarray), {folder}/results.csv, {folder}/sweep.json"
-            )
+            tables = ["results.csv"] + (["cells.csv"] if self.precision is not None else [])
+            others = ", ".join(f"{folder}/{name}" for name in (*tables, "sweep.json"))
+            print(f"results: {folder}/results.nc (xarray), {others}")
 
     def _is_primary(self) -> bool:
         """Joins the other processes, if there are any."""

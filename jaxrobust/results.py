@@ -19,6 +19,7 @@ from jaxrobust.precision import estimate
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 # Prefixes of the names of arrays in a checkpoint: sums of trials, and of the undamaged network.
@@ -256,8 +257,13 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
         target,
         confidence,
     )
-    # Without random draws, one trial on all images is everything that there is to know.
-    exact = np.isin(summed["perturbation"], json.loads(summed.attrs["exact"]))[:, None, None]
+    # Without random draws, or damage, one trial on all images is everything that there is to know.
+    names, identity = summed["perturbation"].values, json.loads(summed.attrs["identity"])
+    exact = np.isin(names, json.loads(summed.attrs["exact"]))[:, None, None]
+    undone = [
+        [strength == identity[name] for strength in summed["strength"].values] for name in names
+    ]
+    exact = exact | np.asarray(undone)[:, None, :]
     exact = exact & (images[..., 0] == int(summed["clean_images"]))
     values = per_image(summed, metric)
     cells = dict(
@@ -367,6 +373,8 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -> None:
     """Writes `results.nc`, `results.csv` and `sweep.json`, each whole or not at all.
 
+    Of a sweep to a precision also `cells.csv`: see `cell_rows`.
+
     Args:
         folder: made if it doesn't exist.
         result: with its blocks.
@@ -382,7 +390,24 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
     rows = trials.to_dataframe(dim_order=list(_DIMENSIONS[:4])).query("images > 0")
     _replace(folder / "results.csv", rows.to_csv)
+    cells = folder / "cells.csv"
+    if "half_width" in result.attrs:
+        _replace(cells, cell_rows(result).to_csv)
+    elif cells.exists():  # of the sweep to a precision that this one extends
+        cells.unlink()
     write_record(folder, record)
+
+
+def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
+    """The top-1 accuracy of each cell of a sweep to a precision, as `cells.csv` has it.
+
+    Returns:
+        A row for each cell that was run: `mean`, `low`, `high`, `half_width`, `seeds`, `images`
+        (all that its trials saw) and `met`, whether the half-width is the one asked for.
+    """
+    columns = ["mean", "low", "high", "half_width", "seeds", "trial_images", "met"]
+    rows = accuracy(result)[columns].to_dataframe(dim_order=list(_DIMENSIONS[:3]))
+    return rows.query("seeds > 0")[columns].rename(columns={"trial_images": "images"})
 
 
 def _replace(path: Path, write: Any) -> None:

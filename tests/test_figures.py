@@ -21,14 +21,16 @@ from results_for_tests import (
     STUDY,
     like_the_study,
     made,
+    made_precise,
 )
 from scipy import stats
 
 from jaxrobust.errors import SpecificationError
-from jaxrobust.figures import accuracy_curves, caption, heat_map, layer_summary, save
+from jaxrobust.figures import accuracy_curves, caption, effort_map, heat_map, layer_summary, save
 from jaxrobust.figures.style import SMALL, unit
 from jaxrobust.perturbations import REGISTRY
-from jaxrobust.summary import by_layer
+from jaxrobust.results import accuracy
+from jaxrobust.summary import by_layer, known
 
 DRAW: dict[str, Callable[..., Figure]] = {
     "curves": accuracy_curves,
@@ -266,3 +268,22 @@ def test_a_metric_that_is_no_share_is_drawn_in_its_own_unit(study: xarray.Datase
 def test_every_built_in_perturbation_says_what_its_strength_is() -> None:
     built_in = [name for name, each in REGISTRY.items() if each.import_path is None]
     assert not [name for name in built_in if unit(name) == unit("of a user's own")]
+
+
+def test_the_map_of_the_effort_holds_the_images_that_trials_saw() -> None:
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    (panel,) = panels(effort_map(result))
+    (mesh,) = [each for each in panel.collections if each.get_array() is not None]
+    np.testing.assert_array_equal(mesh.get_array(), [[48_000] * 2, [32_000] * 2, [32_000] * 2])
+    assert [text.get_text() for text in panel.texts] == ["48k"] * 2 + ["32k"] * 4
+    assert len(effort_map(made_precise(lambda *_: 32, 0.1), columns=1).axes) == 2, "all the same"
+
+
+def test_captions_of_a_sweep_to_a_precision_name_its_interval() -> None:
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    attributes = accuracy(result).attrs
+    text = caption(result, "curves", "top1")
+    assert f"95 % intervals of the {attributes['estimand']} ({attributes['method']})" in text
+    assert "up to 48; " in text and "of which each seed saw some" in text
+    for sentence in known(result):
+        assert sentence[1:] in caption(result, "effort", "top1")

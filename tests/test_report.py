@@ -19,6 +19,7 @@ from results_for_tests import (
     against_the_study,
     like_the_study,
     made,
+    made_precise,
     record,
     written,
 )
@@ -28,7 +29,7 @@ from jaxrobust.report import write_report
 from jaxrobust.report.page import Picture
 from jaxrobust.report.page import page as html
 from jaxrobust.results import sum_blocks
-from jaxrobust.summary import findings, half_text
+from jaxrobust.summary import findings, half_text, known
 
 # A name that would be an element, an entity, a placeholder and a formula.
 ATTACK = "<img src=x onerror=alert(1)><script>alert('x')</script>&\"$title $_^{2}$"
@@ -227,3 +228,15 @@ def test_a_folder_without_a_run_is_not_found(tmp_path: Path) -> None:
         write_report(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "figures").exists()
+
+
+def test_the_page_of_a_sweep_to_a_precision_says_how_much_is_known(tmp_path: Path) -> None:
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    folder = written(result, tmp_path / "run")
+    paths = write_report(folder)
+    assert folder / "figures" / "effort.png" in paths
+    text = Page((folder / "report.html").read_text(encoding="utf-8")).text
+    for sentence in known(result):
+        assert text.count(sentence[1:]) >= 2, "in the caption of the effort and near the tables"
+    assert "Where the effort went" in text
+    assert jr.accuracy(result).attrs["method"] in text

@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pytest
 import xarray
+from results_for_tests import STUDY, like_the_study, made, made_precise, written
 
 from jaxrobust.errors import SpecificationError
 from jaxrobust.results import (
@@ -228,3 +229,21 @@ def test_a_run_that_cannot_be_written_leaves_the_older_one(
         write_run(tmp_path, result.isel(seed=[0]), {"run": 2})
     xarray.testing.assert_identical(open_run(tmp_path, blocks=True), result)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_sweep_to_a_precision_has_a_row_for_each_cell(tmp_path: Path) -> None:
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    folder = written(result, tmp_path / "run")
+    rows = pandas.read_csv(folder / "cells.csv")
+    names = "perturbation layer strength mean low high half_width seeds images met"
+    assert list(rows.columns) == names.split()
+    cells = accuracy(result)
+    assert len(rows) == cells["mean"].size
+    for _, row in rows.iterrows():
+        own = cells.sel({name: row[name] for name in names.split()[:3]})
+        assert (row["met"], row["seeds"]) == (bool(own.met), int(own.seeds))
+        assert row["images"] == int(own.trial_images)
+        assert row["half_width"] == pytest.approx(float(own.half_width))
+    # A sweep of a fixed number of seeds that extends it has none.
+    written(made(like_the_study, STUDY), folder)
+    assert not (folder / "cells.csv").exists()

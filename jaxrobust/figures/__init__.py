@@ -2,8 +2,8 @@
 
 from jaxrobust.figures.accuracy import accuracy_curves
 from jaxrobust.figures.captions import caption
-from jaxrobust.figures.heat import heat_map
+from jaxrobust.figures.heat import effort_map, heat_map
 from jaxrobust.figures.layers import layer_summary
 from jaxrobust.figures.style import save
 
-__all__ = ["accuracy_curves", "caption", "heat_map", "layer_summary", "save"]
+__all__ = ["accuracy_curves", "caption", "effort_map", "heat_map", "layer_summary", "save"]

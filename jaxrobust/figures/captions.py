@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from jaxrobust.results import accuracy
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
     LABELS,
@@ -13,6 +14,7 @@ from jaxrobust.summary import (
     chance,
     curves,
     in_words,
+    known,
     most_seeds,
     percent,
     shares,
@@ -22,7 +24,7 @@ from jaxrobust.summary import (
 if TYPE_CHECKING:
     import xarray
 
-Kind = Literal["curves", "relative", "heat", "layers"]
+Kind = Literal["curves", "relative", "heat", "layers", "effort"]
 
 
 def caption(result: xarray.Dataset, kind: Kind, metric: str = "top5") -> str:
@@ -31,10 +33,16 @@ def caption(result: xarray.Dataset, kind: Kind, metric: str = "top5") -> str:
     Args:
         result: what the figure shows.
         kind: "curves" and "relative" of `accuracy_curves`, "heat" of `heat_map`, "layers" of
-            `layer_summary`.
+            `layer_summary`, "effort" of `effort_map`.
         metric: what the figure shows of it.
     """
-    words = {"curves": _curves, "relative": _relative, "heat": _heat, "layers": _layers}
+    words = {
+        "curves": _curves,
+        "relative": _relative,
+        "heat": _heat,
+        "layers": _layers,
+        "effort": _effort,
+    }
     parts = [words[kind](result, metric), _images(result)]
     if not result.attrs.get("finished", 1):
         parts.append("The run is not finished: what is missing was not measured.")
@@ -45,8 +53,9 @@ def _curves(result: xarray.Dataset, metric: str) -> str:
     label, clean = LABELS.get(metric, metric), undamaged(result, metric)
     return (
         f"{label[:1].upper()}{label[1:]} of {result.attrs.get('network', 'the network')} after "
-        f"damage to one layer at a time, against the strength of the damage. {_lines(result)} "
-        f"Each line starts at the undamaged network ({in_words(clean, metric)}, dashed line)."
+        f"damage to one layer at a time, against the strength of the damage. "
+        f"{_lines(result, metric)} Each line starts at the undamaged network "
+        f"({in_words(clean, metric)}, dashed line)."
         f"{_guessing(result, metric)}"
     )
 
@@ -55,7 +64,7 @@ def _relative(result: xarray.Dataset, metric: str) -> str:
     label = LABELS.get(metric, metric)
     return (
         f"Relative change in {label} of {result.attrs.get('network', 'the network')}: (damaged - "
-        f"undamaged) / undamaged. {_lines(result)}{_guessing(result, metric)}"
+        f"undamaged) / undamaged. {_lines(result, metric)}{_guessing(result, metric)}"
     )
 
 
@@ -87,7 +96,25 @@ def _layers(result: xarray.Dataset, metric: str) -> str:
     )
 
 
-def _lines(result: xarray.Dataset) -> str:
+def _effort(result: xarray.Dataset, metric: str) -> str:
+    return (
+        f"Where the effort went: how many images the trials of each cell saw in all, over "
+        f"{_seeds(result)}, for each damaged layer (rows, the first on top) and strength "
+        f"(columns). {_known(result)}"
+    )
+
+
+def _known(result: xarray.Dataset) -> str:
+    return " ".join(f"{each[:1].upper()}{each[1:]}." for each in known(result))
+
+
+def _lines(result: xarray.Dataset, metric: str) -> str:
+    if "half_width" in result.attrs:
+        cells = accuracy(result, metric)
+        band = (
+            f"bands are 95 % intervals of the {cells.attrs['estimand']} ({cells.attrs['method']})"
+        )
+        return f"Lines are means over {_seeds(result)}; {band}."
     seeds = most_seeds(curves(result, "top1"))
     if seeds >= FEWEST_SEEDS:
         band = (
@@ -110,9 +137,14 @@ def _guessing(result: xarray.Dataset, metric: str) -> str:
 
 def _seeds(result: xarray.Dataset) -> str:
     count = result.sizes["seed"]
+    if "half_width" in result.attrs:
+        return f"as many random draws (seeds) as the cell took, up to {count}"
     return "one random draw of the damage" if count == 1 else f"{count} random draws (seeds)"
 
 
 def _images(result: xarray.Dataset) -> str:
     images = int(result["clean_images"].sum())
-    return f"Every point: the same {images:,} images ({result.attrs.get('data', 'not named')})."
+    data = result.attrs.get("data", "not named")
+    if "half_width" in result.attrs:
+        return f"Images: {images:,} ({data}), of which each seed saw some."
+    return f"Every point: the same {images:,} images ({data})."

@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.report import tables
+from jaxrobust.results import accuracy
 from jaxrobust.statistics import wilson_interval
-from jaxrobust.summary import LABELS, Finding, curves, depth, findings, main_metric, percent, title
+from jaxrobust.summary import (
+    LABELS,
+    Finding,
+    curves,
+    depth,
+    findings,
+    known,
+    main_metric,
+    percent,
+    title,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -54,6 +65,8 @@ def page(
         figures="".join(others),
         label=escape(LABELS[main]),
         layers=tables.layers(result, main),
+        interval=escape(_interval(result, main)),
+        known=_known(result),
         specification=_pairs(_specification(record)),
         provenance=_pairs(_provenance(record)),
         cells=tables.cells(result),
@@ -82,9 +95,10 @@ def _lead(result: xarray.Dataset) -> str:
     damaged = ", ".join(title(str(name)).lower() for name in result.perturbation.values)
     seeds = result.sizes["seed"]
     draws = "one random draw" if seeds == 1 else f"up to {seeds} random draws"
+    some = "some of " if "half_width" in result.attrs else ""
     return (
         f"{_parts(result)} of {_network(result)}, damaged one at a time at growing strength "
-        f"({damaged}), with {draws} of each damage; after each, the same "
+        f"({damaged}), with {draws} of each damage; after each, {some}the same "
         f"{int(result['clean_images']):,} images were classified again."
     )
 
@@ -96,6 +110,20 @@ def _notice(result: xarray.Dataset) -> str:
         '<p class="notice">This run is not finished. Figures and tables show what was measured '
         "so far.</p>"
     )
+
+
+def _interval(result: xarray.Dataset, metric: str) -> str:
+    """Which interval the tables give."""
+    if "half_width" not in result.attrs:
+        return "Student-t over seeds, these images"
+    cells = accuracy(result, metric)
+    return f"{cells.attrs['estimand']}; {cells.attrs['method']}"
+
+
+def _known(result: xarray.Dataset) -> str:
+    """What a sweep to a precision has come to know, and what it cannot know."""
+    sentences = [_text(f"{each[:1].upper()}{each[1:]}.") for each in known(result)]
+    return f'<p class="notice">{" ".join(sentences)}</p>' if sentences else ""
 
 
 def _tiles(result: xarray.Dataset) -> str:
@@ -152,7 +180,10 @@ def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for name, members in spec["layers"]
     ]
     yield "damaged layers", ", ".join(groups)
-    yield "seeds", f"{spec['seeds']} (root {spec['root']})"
+    most = "" if spec.get("half_width") is None else "up to "
+    yield "seeds", f"{most}{spec['seeds']} (root {spec['root']})"
+    if most:
+        yield "precision asked for", f"±{spec['half_width']:g} of top-1 accuracy in each cell"
     if spec["metrics"]:
         yield "metrics of the user's", ", ".join(spec["metrics"])
     if "preprocessing" in spec:

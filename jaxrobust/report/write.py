@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrobust.errors import SpecificationError
-from jaxrobust.figures import accuracy_curves, caption, heat_map, layer_summary, save
+from jaxrobust.figures import (
+    accuracy_curves,
+    caption,
+    effort_map,
+    heat_map,
+    layer_summary,
+    save,
+)
 from jaxrobust.figures.captions import Kind
 from jaxrobust.paths import is_remote
 from jaxrobust.report.page import Picture, page
@@ -107,6 +114,14 @@ def _plan(result: xarray.Dataset) -> Iterator[_Planned]:
         main,
         lambda columns: layer_summary(result, main, columns=columns),
     )
+    if "half_width" in result.attrs:
+        yield _Planned(
+            "effort",
+            "Where the effort went",
+            "effort",
+            "top1",
+            lambda columns: effort_map(result, columns=columns),
+        )
 
 
 def _embedded(path: Path) -> str:

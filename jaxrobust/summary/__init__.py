@@ -12,6 +12,7 @@ from jaxrobust.summary.curves import (
     undamaged,
 )
 from jaxrobust.summary.findings import Finding, findings
+from jaxrobust.summary.known import known
 from jaxrobust.summary.table import half_text, middle, text_table
 from jaxrobust.summary.words import LABELS, in_words, percent, shares, title
 
@@ -27,6 +28,7 @@ __all__ = [
     "half_text",
     "in_depth_order",
     "in_words",
+    "known",
     "main_metric",
     "middle",
     "most_seeds",

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrobust.results import accuracy, per_image, sum_blocks
 from jaxrobust.statistics import (
+    FEWEST_SEEDS,
     censored_seed_interval,
     first_crossing,
     mean_over_range,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _WITHIN = {"top1": 1, "top5": 5}
+_PARTS = ("mean", "low", "high", "std", "seeds")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Curve:
         strengths: those that were asked for and `identity`, ascending.
         values: a metric's mean per image; NaN where a trial has not seen all images. At
             `identity` the undamaged value, for every curve that has another point.
+        cells: mean, low, high, std and number of seeds, as `results.accuracy` gives them.
     """
 
     perturbation: str
@@ -42,10 +45,11 @@ class Curve:
     layers: tuple[str, ...]
     strengths: Float[np.ndarray, " strengths"]
     values: Float[np.ndarray, "layers seeds strengths"]
+    cells: Float[np.ndarray, "parts layers strengths"]
 
     def interval(self) -> tuple[Float[np.ndarray, "layers strengths"], ...]:
-        """Mean, low, high, std and number of seeds, as `statistics.seed_interval` gives them."""
-        return seed_interval(np.moveaxis(self.values, 1, -1))
+        """Mean, low, high, std and number of seeds; at `identity` the undamaged value."""
+        return tuple(self.cells)
 
     def growing(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Strengths and values in the order in which the damage grows, the undamaged first.
@@ -69,8 +73,9 @@ def curves(result: xarray.Dataset, metric: str) -> list[Curve]:
     Raises:
         SpecificationError: an unknown metric.
     """
-    clean = undamaged(result, metric)
     result = in_depth_order(sum_blocks(result))
+    cells = accuracy(result, metric)
+    clean = cells.attrs["clean"]
     identities = json.loads(result.attrs.get("identity", "{}"))
     values = per_image(result, metric)
     found = []
@@ -83,6 +88,12 @@ def curves(result: xarray.Dataset, metric: str) -> list[Curve]:
         strengths, heights = strengths[damaged], heights[..., damaged]
         place = int(np.searchsorted(strengths, identity))
         whole = np.where(np.isnan(heights).all(-1), np.nan, clean)
+        parts = cells[list(_PARTS)].sel(perturbation=name, strength=strengths).to_array()
+        parts = parts.transpose("variable", "layer", "strength").values
+        seeds = parts[-1].max(-1, initial=0)
+        level = np.where(seeds > 0, clean, np.nan)
+        bound = np.where(seeds >= FEWEST_SEEDS, level, np.nan)
+        known = np.stack([level, bound, bound, np.where(seeds > 1, 0 * level, np.nan), seeds])
         found.append(
             Curve(
                 perturbation=str(name),
@@ -90,6 +101,7 @@ def curves(result: xarray.Dataset, metric: str) -> list[Curve]:
                 layers=tuple(map(str, result.layer.values)),
                 strengths=np.insert(strengths, place, identity),
                 values=np.insert(heights, place, whole, axis=-1),
+                cells=np.insert(parts, place, known, axis=-1),
             )
         )
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from jaxrobust.results import accuracy
 from jaxrobust.statistics import rank_correlation
 from jaxrobust.summary.curves import Curve, curves, in_depth_order
+from jaxrobust.summary.known import known
 from jaxrobust.text import aligned
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def text_table(result: xarray.Dataset) -> str:
     """The top-1 accuracy that is left per layer, near the middle of each grid, as text.
 
     Tables of at most 100 columns, one below the other where there are many perturbations, then a
-    sentence for each perturbation on early and late layers.
+    sentence for each perturbation on early and late layers; of a sweep to a precision also what is
+    known well enough, and what cannot have been seen.
     """
     cells = accuracy(in_depth_order(result), "top1")
     shown = [each for each in curves(result, "top1") if np.isfinite(each.values).any()]
@@ -43,7 +45,7 @@ def text_table(result: xarray.Dataset) -> str:
             lines.append(f"{each.perturbation}: {_by_depth(left.values)}")
     if np.isfinite(cells["low"]).any():
         lines.append(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *known(result)])
 
 
 def _fitting(layers: list[str], columns: list[list[str]]) -> int:
