@@ -119,7 +119,7 @@ FULL = {
 }
 PRECISE = {
     "alexnet-glyphs": Workload(
-        "alexnet-glyphs", _ALEXNET, _steps("0.2", 5), seeds=12, images=1000, block=50, every=60
+        "alexnet-glyphs", _ALEXNET, _steps("0.2", 5), seeds=6, images=1000, block=50, every=30
     ),
     "squeezenet-photographs": Workload(
         "squeezenet-1.1-caffe",
