@@ -405,9 +405,9 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
         A row for each cell that was run: `mean`, `low`, `high`, `half_width`, `seeds`, `images`
         (all that its trials saw) and `met`, whether the half-width is the one asked for.
     """
-    columns = ["mean", "low", "high", "half_width", "seeds", "trial_images", "met"]
-    rows = accuracy(result)[columns].to_dataframe(dim_order=list(_DIMENSIONS[:3]))
-    return rows.query("seeds > 0")[columns].rename(columns={"trial_images": "images"})
+    names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
+    cells = accuracy(result).drop_vars("images").rename(trial_images="images")
+    return cells[names].to_dataframe(dim_order=list(_DIMENSIONS[:3])).query("seeds > 0")[names]
 
 
 def _replace(path: Path, write: Any) -> None:

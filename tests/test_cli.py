@@ -18,6 +18,7 @@ from jaxrobust.networks import checkpoint
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.zoo import ZOO
 from jaxrobust.perturbations import REGISTRY
+from jaxrobust.precision import unseen_events
 
 SIDE, CLASSES, IMAGES = 32, 4, 22
 BLUEPRINT = Blueprint(
@@ -204,6 +205,20 @@ def test_sweep_runs_and_writes_a_result(
         cell = cells.sel(perturbation="synapse_knockout", layer=layer, strength=0.3)
         assert line.split()[:2] == [layer, f"{float(cell['mean']):.1%}"]
     assert lines[-1].startswith(f"results: {out}/results.nc")
+
+
+def test_a_sweep_to_a_precision_says_what_it_knows(
+    network: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["sweep", network, "--data", data, "--images", "20", "--block", "10"]
+    arguments += ["--perturbations", "weight_noise", "--layers", "fc8", "--strengths", "0.5"]
+    main([*arguments, "--precision", "0.1", "--out", str(out)])
+    *_, known, unseen, files = capsys.readouterr().out.splitlines()
+    seeds = jr.accuracy(jr.open_run(out)).seeds.item()
+    assert known == "every cell is known to ±0.1 (top-1 accuracy)"
+    assert unseen == unseen_events(seeds)
+    assert f"{out}/cells.csv" in files and (out / "cells.csv").exists()
 
 
 def test_sweep_damages_groups_and_can_be_quiet(

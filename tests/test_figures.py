@@ -271,7 +271,7 @@ def test_every_built_in_perturbation_says_what_its_strength_is() -> None:
 
 
 def test_the_map_of_the_effort_holds_the_images_that_trials_saw() -> None:
-    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.011)
     (panel,) = panels(effort_map(result))
     (mesh,) = [each for each in panel.collections if each.get_array() is not None]
     np.testing.assert_array_equal(mesh.get_array(), [[48_000] * 2, [32_000] * 2, [32_000] * 2])
@@ -280,7 +280,7 @@ def test_the_map_of_the_effort_holds_the_images_that_trials_saw() -> None:
 
 
 def test_captions_of_a_sweep_to_a_precision_name_its_interval() -> None:
-    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.011)
     attributes = accuracy(result).attrs
     text = caption(result, "curves", "top1")
     assert f"95 % intervals of the {attributes['estimand']} ({attributes['method']})" in text

@@ -231,7 +231,7 @@ def test_a_folder_without_a_run_is_not_found(tmp_path: Path) -> None:
 
 
 def test_the_page_of_a_sweep_to_a_precision_says_how_much_is_known(tmp_path: Path) -> None:
-    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.0165)
+    result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.011)
     folder = written(result, tmp_path / "run")
     paths = write_report(folder)
     assert folder / "figures" / "effort.png" in paths

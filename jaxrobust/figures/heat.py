@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colorbar import Colorbar
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 # Points that a digit of the numbers takes, and that a row does.
@@ -93,7 +92,7 @@ def effort_map(result: xarray.Dataset, *, columns: int | None = None) -> Figure:
     bar.set_ticks(ticks, labels=[_rounded(tick) for tick in ticks])
     bar.ax.xaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.set_label("images that its trials saw")
+    bar.set_label("trial-images")
     return figure
 
 
@@ -101,13 +100,13 @@ def _rounded(count: float) -> str:
     """A number of images in few characters.
 
     Example:
-        >>> [_rounded(count) for count in (960, 1600, 48_300, 1_250_000)]
-        ['960', '1.6k', '48k', '1.2M']
+        >>> [_rounded(count) for count in (960, 1000, 1600, 48_300, 1_250_000)]
+        ['960', '1k', '1.6k', '48k', '1.2M']
     """
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * size:
             share = count / size
-            return (f"{share:.1f}" if share < 9.95 else f"{share:.0f}") + letter
+            return f"{round(share, 1 if share < 9.95 else None):g}{letter}"
     return f"{count:.0f}"
 
 
@@ -142,7 +141,7 @@ def _maps(
     beside = (max(map(len, names)) * 0.62 * SMALL + 12) / 72 + 0.65
     room = (figure.get_figwidth() - beside) * 72 / wide - 10
     for panel, curve, own in zip(axes, found, values, strict=True):
-        _cells(panel, curve, own, scale.norm)
+        _cells(panel, curve, own, scale)
         width = room / max(own.shape[1], 1)
         _strengths(panel, curve, width)
         panel.set_xlabel(wrapped(unit(curve.perturbation)))
@@ -173,14 +172,14 @@ def _undamaged(found: Sequence[Curve]) -> float:
     return float(np.nanmax(known, initial=0))
 
 
-def _cells(axes: Axes, curve: Curve, mean: np.ndarray, norm: Normalize) -> None:
+def _cells(axes: Axes, curve: Curve, mean: np.ndarray, scale: ScalarMappable) -> None:
     edges = [np.arange(size + 1) - 0.5 for size in reversed(mean.shape)]
     axes.patch.set(facecolor="#eeeeee", hatch="////", edgecolor="#c4c4c4", linewidth=0)
     axes.pcolormesh(
         *edges,
         np.ma.masked_invalid(mean),
-        cmap="viridis",
-        norm=norm,
+        cmap=scale.cmap,
+        norm=scale.norm,
         edgecolors="white",
         linewidth=0.4,
     )

@@ -31,11 +31,9 @@ def known(result: xarray.Dataset) -> list[str]:
     result = sum_blocks(result)
     cells, asked = accuracy(result), _asked(result)
     lacking = int((asked & ~cells["met"].values).sum())
-    precision = f"±{result.attrs['half_width']:g}"
-    count = f"{lacking:,} of {int(asked.sum()):,}" if lacking else f"all {int(asked.sum()):,}"
-    sentences = [
-        f"{count} cells are {'not ' if lacking else ''}known to {precision} (top-1 accuracy)"
-    ]
+    few = f"{lacking:,} of {int(asked.sum()):,} cells {'is' if lacking == 1 else 'are'} not"
+    precision = f"known to ±{result.attrs['half_width']:g} (top-1 accuracy)"
+    sentences = [f"{few if lacking else 'every cell is'} {precision}"]
     random = ~np.isin(result["perturbation"].values, json.loads(result.attrs["exact"]))
     seeds = cells["seeds"].values[asked & random[:, None, None]]
     if seeds.any():
@@ -46,7 +44,7 @@ def known(result: xarray.Dataset) -> list[str]:
 def _asked(result: xarray.Dataset) -> np.ndarray:
     """Which cells the sweep has to run, bool [perturbation, layer, strength]."""
     run = result["images"].values > 0
-    columns = run.any((1, 3))
-    for row, name in enumerate(result["perturbation"].values):
-        columns[row] &= result["strength"].values != json.loads(result.attrs["identity"])[name]
-    return np.broadcast_to(columns[:, None, :], run.shape[:3])
+    identity, strengths = json.loads(result.attrs["identity"]), result["strength"].values
+    damaged = [strengths != identity[name] for name in result["perturbation"].values]
+    asked = np.any(run, axis=(1, 3)) & np.stack(damaged)
+    return np.broadcast_to(asked[:, None, :], run.shape[:3])
