@@ -239,7 +239,7 @@ def test_a_sweep_to_a_precision_has_a_row_for_each_cell(tmp_path: Path) -> None:
     assert list(rows.columns) == names.split()
     cells = accuracy(result)
     assert len(rows) == cells["mean"].size
-    for _, row in rows.iterrows():
+    for row in rows.to_dict("records"):
         own = cells.sel({name: row[name] for name in names.split()[:3]})
         assert (row["met"], row["seeds"]) == (bool(own.met), int(own.seeds))
         assert row["images"] == int(own.trial_images)

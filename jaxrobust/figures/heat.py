@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 # Points that a digit of the numbers takes, and that a row does.
@@ -179,7 +180,7 @@ def _cells(axes: Axes, curve: Curve, mean: np.ndarray, scale: ScalarMappable) ->
         *edges,
         np.ma.masked_invalid(mean),
         cmap=scale.cmap,
-        norm=scale.norm,
+        norm=cast("Normalize", scale.norm),
         edgecolors="white",
         linewidth=0.4,
     )
