@@ -126,3 +126,14 @@ def test_rounds_time_every_trial_in_turn(workload: Workload):
 def test_batch_sizes_divide_the_images():
     assert batch_sizes(250) == [10, 50, 250]
     assert batch_sizes(32) == [16, 32]
+
+
+@pytest.mark.slow
+def test_what_a_precision_saves(tmp_path: Path):
+    found, table, _ = benchmark(SMALL, tmp_path, option="--precision=0.2")
+    assert "every cell to ±0.2" in table and "trial-images" in table
+    for one in found["rounds"]:
+        assert one["met"] and one["most_seeds"] == 32
+        trials = one["fixed_seeds"] * len(PERTURBATIONS) * len(SMALL.strengths)
+        assert one["fixed_trials"] == trials
+        assert one["fixed_trial_images"] == trials * SMALL.images
