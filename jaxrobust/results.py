@@ -407,7 +407,8 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
     """
     names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
     cells = accuracy(result).drop_vars("images").rename(trial_images="images")
-    return cells[names].to_dataframe(dim_order=list(_DIMENSIONS[:3])).query("seeds > 0")[names]
+    rows = cells[names].to_dataframe(dim_order=list(_DIMENSIONS[:3])).query("seeds > 0")
+    return rows.reindex(columns=names)
 
 
 def _replace(path: Path, write: Any) -> None:
