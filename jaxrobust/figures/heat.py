@@ -179,7 +179,7 @@ def _cells(axes: Axes, curve: Curve, mean: np.ndarray, scale: ScalarMappable) ->
         *edges,
         np.ma.masked_invalid(mean),
         cmap=scale.cmap,
-        norm=scale.norm,
+        norm=scale.norm,  # pyright: ignore[reportArgumentType]
         edgecolors="white",
         linewidth=0.4,
     )
