@@ -140,6 +140,8 @@ def precision_table(name: str, title: str, figures: dict[str, Any]) -> str:
             f"  PyTorch loop    {middle('loop_seconds'):9,.1f} s  the same trials: takes "
             f"{times('loop_seconds', 'precise_seconds')} as long"
         )
+    if figures["reduced"]:
+        lines.append(f"  reduced: {figures['reduced']}")
     if not all(each["met"] for each in rounds):
         lines.append("  NOT EVERY CELL IS KNOWN THAT WELL")
     return "\n".join(lines)
