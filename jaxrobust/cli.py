@@ -95,7 +95,7 @@ class Sweep(SweepArguments):
         float | None,
         arg(
             metavar="HALF-WIDTH",
-            help="in place of --seeds: as many as it takes until every cell's 95 %% interval of "
+            help="in place of --seeds: as many as it takes until every cell's 95 % interval of "
             "mean top-1 accuracy is this wide to each side, as in 0.01",
             help_behavior_hint="(default: a fixed number of seeds)",
         ),
