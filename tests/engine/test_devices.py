@@ -19,7 +19,7 @@ COLLECTIVE = re.compile(
 )
 EVERYTHING: dict[str, Any] = dict(
     perturbations=["synapse_knockout", "node_knockout", "weight_noise", "unit_silencing"],
-    layers=["stem", "right"],
+    layers="right",
     strengths=[0, 0.3, 0.6],
     seeds=5,
 )

@@ -111,6 +111,7 @@ OTHER: dict[str, Any] = {
     "metrics": (),
     "precision": "default",
     "keep": "images",
+    "half_width": 0.01,
 }
 
 
