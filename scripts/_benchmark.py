@@ -37,9 +37,9 @@ PyTorch, other trials where only some are measured, so only nearly equal.
 --saving times the same sweep without and with a run folder, in turn, and how long it is held up by
 a save of its counts and of 100 MiB of them.
 
---precision 0.02 runs a sweep until every cell is known to ±0.02, and some seeds of the fixed
-design, every image for every seed. The time of as many seeds as its worst cell needs follows from
-that, as does the PyTorch loop's over the same trials.
+--precision 0.02 runs a sweep until every cell is known to ±0.02. Its seeds' spread tells how many
+seeds the worst cell needs in the fixed design, every image for every seed, and that design's time
+follows from a sweep of one seed and one of a few, as the PyTorch loop's does from some trials.
 """
 
 

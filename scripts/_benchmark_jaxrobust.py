@@ -139,7 +139,8 @@ class Contender:
             "device_peak_bytes": statistics.get("peak_bytes_in_use"),
         }
 
-    def sweep(self, run_dir: Path | None = None) -> xarray.Dataset:
+    def sweep(self, run_dir: Path | None = None, seeds: int | None = None) -> xarray.Dataset:
+        """Of the workload's number of seeds, or of another."""
         workload = self.workload
         return jr.sweep(
             self.network,
@@ -147,7 +148,7 @@ class Contender:
             perturbations=PERTURBATIONS,
             layers=list(workload.layers),
             strengths=list(workload.strengths),
-            seeds=workload.seeds,
+            seeds=seeds or workload.seeds,
             block=workload.block,
             run_dir=run_dir,
         )
