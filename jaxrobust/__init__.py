@@ -20,7 +20,7 @@ _HOMES = {
     "ImageSource": "data",
     "load": "networks.zoo",
     "Network": "network",
-    "open_run": "results",
+    "open_run": "run_folder",
     "Options": "engine",
     "perturb": "perturbations",
     "perturbation": "perturbations",

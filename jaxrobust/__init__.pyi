@@ -17,8 +17,8 @@ from jaxrobust.perturbations import perturbation as perturbation
 from jaxrobust.preprocessing import Preprocessing as Preprocessing
 from jaxrobust.report import write_report as write_report
 from jaxrobust.results import accuracy as accuracy
-from jaxrobust.results import open_run as open_run
 from jaxrobust.results import right as right
+from jaxrobust.run_folder import open_run as open_run
 from jaxrobust.summary import by_layer as by_layer
 
 __version__: str

@@ -133,7 +133,7 @@ class Sweep(SweepArguments):
     def run(self) -> None:
         from jaxrobust.bars import work_progress
         from jaxrobust.engine import sweep
-        from jaxrobust.results import check_run_folder
+        from jaxrobust.run_folder import check_run_folder
         from jaxrobust.summary import text_table
 
         quiet = self.quiet or not self._is_primary()

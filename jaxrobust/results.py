@@ -1,20 +1,14 @@
-"""The labelled result of a sweep, and run folders."""
+"""The labelled result of a sweep, and what is known of each of its cells."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxrobust.durable.store import Store, has_checkpoints
-from jaxrobust.errors import SpecificationError, check_can_be_made, first_line, unknown
-from jaxrobust.paths import is_remote, path_of
+from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.precision import estimate
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
@@ -29,7 +23,7 @@ LABELS = "labels"
 BITS = ("top1_bits", "top5_bits")
 # Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
 CONTROL, CONTROLLED = "control_", ("top1", "top5")
-_DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
+DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
     "top1": "images whose label has the greatest logit",
@@ -56,7 +50,7 @@ def make_dataset(
     """
     import xarray
 
-    variables = {name: (_DIMENSIONS, values) for name, values in trials.items()}
+    variables = {name: (DIMENSIONS, values) for name, values in trials.items()}
     variables |= {f"clean_{name}": (("block",), values) for name, values in clean.items()}
     seeds, blocks = trials["images"].shape[-2:]
     result = xarray.Dataset(
@@ -90,7 +84,7 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
     labels, block = arrays[LABELS], record["specification"]["block"]
     for name in BITS:
         meaning = {"long_name": f"whether each image was right at {name[:4]}, 8 images in a byte"}
-        for prefix, own, dimensions in ((TRIALS, "", _DIMENSIONS[:4]), (CLEAN, "clean_", ())):
+        for prefix, own, dimensions in ((TRIALS, "", DIMENSIONS[:4]), (CLEAN, "clean_", ())):
             values = _join_blocks(arrays[prefix + name], block, len(labels))
             result[own + name] = ((*dimensions, "byte"), values, meaning)
     return result.assign_coords(image=np.arange(len(labels)), label=("image", labels))
@@ -178,13 +172,26 @@ def accuracy(
         raise SpecificationError(unknown("over", over, ("seeds", "seeds+images")))
     cells = dict(mean=mean, low=low, high=high, std=std, seeds=seeds)
     made = xarray.Dataset(
-        {name: (_DIMENSIONS[:3], value) for name, value in cells.items()},
-        coords={name: result.coords[name] for name in _DIMENSIONS[:3]},
+        {name: (DIMENSIONS[:3], value) for name, value in cells.items()},
+        coords={name: result.coords[name] for name in DIMENSIONS[:3]},
         attrs=dict(metric=metric, estimand=estimand, method=method, confidence=confidence),
     )
     made["images"] = summed["images"].where(_whole(summed), 0).max("seed")
     made.attrs["clean"] = float(per_image(summed, metric, "clean_"))
     return made
+
+
+def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
+    """The top-1 accuracy of each cell of a sweep to a precision, as `cells.csv` has it.
+
+    Returns:
+        A row for each cell that was run: `mean`, `low`, `high`, `half_width`, `seeds`, `images`
+        (all that its trials saw) and `met`, whether the half-width is the one asked for.
+    """
+    names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
+    cells = accuracy(result).drop_vars("images").rename(trial_images="images")
+    rows = cells[names].to_dataframe(dim_order=list(DIMENSIONS[:3]))
+    return rows.loc[rows["seeds"] > 0, names]
 
 
 def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
@@ -278,8 +285,8 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
         met=found.met | exact,
     )
     return xarray.Dataset(
-        {name: (_DIMENSIONS[:3], value) for name, value in cells.items()},
-        coords={name: summed.coords[name] for name in _DIMENSIONS[:3]},
+        {name: (DIMENSIONS[:3], value) for name, value in cells.items()},
+        coords={name: summed.coords[name] for name in DIMENSIONS[:3]},
         attrs=dict(
             metric=metric,
             estimand="mean over damage draws on exactly these images, of which each draw saw some",
@@ -319,152 +326,3 @@ def _whole(result: xarray.Dataset) -> xarray.DataArray:
     if "half_width" in result.attrs:
         return summed["images"] > 0
     return summed["images"] == summed["clean_images"]
-
-
-def check_run_folder(folder: str | Path) -> Path:
-    """A folder that is new, empty or holds a sweep.
-
-    Raises:
-        SpecificationError: it holds something else, or cannot be made.
-    """
-    path = path_of(folder)
-    if not path.exists():
-        if not is_remote(path):
-            check_can_be_made(path)
-    elif not path.is_dir() or not (path / "sweep.json").exists() and _content(path):
-        raise SpecificationError(f"{path} holds something else: choose a folder that is new")
-    return path
-
-
-def _content(folder: Path) -> list[str]:
-    """What is in a folder, but for hidden files, such as the lock of a run that never began."""
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def was_counted(folder: Path) -> bool:
-    """Whether a run folder holds counts."""
-    return has_checkpoints(folder) or (folder / "results.nc").exists()
-
-
-def is_written(folder: Path) -> bool:
-    """Whether the result of a finished sweep is in the folder."""
-    described = folder / "sweep.json"
-    return described.exists() and bool(read_record(folder)["finished"])
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `sweep.json` says.
-
-    Raises:
-        SpecificationError: it is damaged.
-    """
-    path = folder / "sweep.json"
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes `sweep.json`, whole or not at all."""
-    _replace(folder / "sweep.json", lambda path: path.write_text(json.dumps(record, indent=1)))
-
-
-def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -> None:
-    """Writes `results.nc`, `results.csv` and `sweep.json`, each whole or not at all.
-
-    Of a sweep to a precision also `cells.csv`: see `cell_rows`.
-
-    Args:
-        folder: made if it doesn't exist.
-        result: with its blocks.
-        record: what `sweep.json` says.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    packed = {name: {"zlib": True} for name in result.data_vars}
-    _replace(
-        folder / "results.nc",
-        lambda path: result.to_netcdf(path, engine="h5netcdf", encoding=packed),
-    )
-    trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
-    trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
-    rows = trials.to_dataframe(dim_order=list(_DIMENSIONS[:4])).query("images > 0")
-    _replace(folder / "results.csv", rows.to_csv)
-    cells = folder / "cells.csv"
-    if "half_width" in result.attrs:
-        _replace(cells, cell_rows(result).to_csv)
-    elif cells.exists():  # of the sweep to a precision that this one extends
-        cells.unlink()
-    write_record(folder, record)
-
-
-def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
-    """The top-1 accuracy of each cell of a sweep to a precision, as `cells.csv` has it.
-
-    Returns:
-        A row for each cell that was run: `mean`, `low`, `high`, `half_width`, `seeds`, `images`
-        (all that its trials saw) and `met`, whether the half-width is the one asked for.
-    """
-    names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
-    cells = accuracy(result).drop_vars("images").rename(trial_images="images")
-    rows = cells[names].to_dataframe(dim_order=list(_DIMENSIONS[:3]))
-    return rows.loc[rows["seeds"] > 0, names]
-
-
-def _replace(path: Path, write: Any) -> None:
-    if is_remote(path):  # an object appears whole or not at all
-        with tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder) / path.name
-            write(temporary)
-            path.write_bytes(temporary.read_bytes())
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _local(path: Path) -> Iterator[Path]:
-    """A file of this machine with the same content."""
-    if not is_remote(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_bytes(path.read_bytes())
-        yield temporary
-
-
-def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
-    """Reads the result of a run folder; of a sweep that is not finished, what was saved last.
-
-    Args:
-        folder: where a sweep was written.
-        blocks: keep the dimension `block` rather than adding its sums.
-
-    Raises:
-        FileNotFoundError: there is no result in the folder.
-    """
-    import xarray
-
-    folder = path_of(folder)
-    path = folder / "results.nc"
-    result = None
-    if has_checkpoints(folder) and not is_written(folder):
-        result = _open_unfinished(folder)
-    if result is None:
-        if not path.exists():
-            what = "nothing was counted yet" if (folder / "sweep.json").exists() else "no sweep"
-            raise FileNotFoundError(f"{folder} holds no results.nc: {what}")
-        with _local(path) as file:
-            result = xarray.load_dataset(file, engine="h5netcdf")
-    return result if blocks else sum_blocks(result)
-
-
-def _open_unfinished(folder: Path) -> xarray.Dataset | None:
-    with closing(Store(folder, read_only=True)) as store:
-        found = store.load()
-    return found and labelled(*found).assign_attrs(finished=0)

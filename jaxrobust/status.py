@@ -9,7 +9,8 @@ from pathlib import Path
 from jaxrobust.durable.lock import is_locked
 from jaxrobust.durable.store import Store, has_checkpoints
 from jaxrobust.paths import path_of
-from jaxrobust.results import accuracy, is_written, labelled, sum_blocks
+from jaxrobust.results import accuracy, labelled, sum_blocks
+from jaxrobust.run_folder import is_written
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
 

@@ -124,7 +124,8 @@ def precision_table(name: str, title: str, figures: dict[str, Any]) -> str:
 
     def times(key: str, other: str) -> str:
         ratios = [each[key] / each[other] for each in rounds]
-        return f"{statistics.median(ratios):.1f} times ({min(ratios):.1f} to {max(ratios):.1f})"
+        spread = f" ({min(ratios):.1f} to {max(ratios):.1f})" if len(ratios) > 1 else ""
+        return f"{statistics.median(ratios):.1f} times{spread}"
 
     lines = [
         f"{name}: every cell to ±{figures['half_width']:g}; {' × '.join([*grid, images])}",

@@ -11,16 +11,8 @@ import xarray
 from results_for_tests import STUDY, like_the_study, made, made_precise, written
 
 from jaxrobust.errors import SpecificationError
-from jaxrobust.results import (
-    _replace,
-    accuracy,
-    check_run_folder,
-    make_dataset,
-    open_run,
-    per_image,
-    sum_blocks,
-    write_run,
-)
+from jaxrobust.results import accuracy, make_dataset, per_image, sum_blocks
+from jaxrobust.run_folder import _replace, check_run_folder, open_run, write_run
 from jaxrobust.statistics import seed_and_image_interval
 
 # Two perturbations with strengths of their own: "noise" was not run at 0.3, nor "knockout" at 2.

@@ -25,7 +25,7 @@ from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.hosts import Processes
-from jaxrobust.results import is_written, read_record, was_counted, write_record, write_run
+from jaxrobust.run_folder import is_written, read_record, was_counted, write_record, write_run
 
 # Several processes wait for each other when they meet: less often than they make steps.
 _MEET_EVERY = 5.0  # seconds

@@ -26,8 +26,9 @@ from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
-from jaxrobust.results import check_run_folder, sum_blocks
+from jaxrobust.results import sum_blocks
 from jaxrobust.rounding import PrecisionMode, check_mode
+from jaxrobust.run_folder import check_run_folder
 from jaxrobust.statistics import wilson_interval
 
 if TYPE_CHECKING:

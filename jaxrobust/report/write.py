@@ -21,7 +21,7 @@ from jaxrobust.figures import (
 from jaxrobust.figures.captions import Kind
 from jaxrobust.paths import is_remote
 from jaxrobust.report.page import Picture, page
-from jaxrobust.results import open_run
+from jaxrobust.run_folder import open_run
 from jaxrobust.summary import main_metric, undamaged
 
 if TYPE_CHECKING:

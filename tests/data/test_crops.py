@@ -14,7 +14,7 @@ from jaxrobust.data import ArrayStore, ImageSource, crops
 from jaxrobust.engine.clean import Images
 from jaxrobust.errors import SpecificationError
 from jaxrobust.preprocessing import Preprocessing
-from jaxrobust.results import was_counted
+from jaxrobust.run_folder import was_counted
 
 COUNT = 700
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 10, 9, 3), np.uint8)

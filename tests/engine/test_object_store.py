@@ -19,7 +19,7 @@ import jaxrobust as jr
 from jaxrobust.durable.lease import is_leased, leased
 from jaxrobust.durable.lock import is_locked, locked
 from jaxrobust.paths import path_of
-from jaxrobust.results import check_run_folder
+from jaxrobust.run_folder import check_run_folder
 
 LEASE = ".lease.json"
 
