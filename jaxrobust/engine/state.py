@@ -10,6 +10,7 @@ import numpy as np
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError
 from jaxrobust.results import BITS
+from jaxrobust.text import binary_size
 
 COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
 
@@ -41,8 +42,8 @@ class State:
         cells, size = State._cells(spec), State.size_in_bytes(spec)
         if size > memory // 4:
             raise SpecificationError(
-                f"{cells:,} trials × blocks need {size / 2**30:.1f} GiB of sums, more than a "
-                f"quarter of {memory / 2**30:.1f} GiB: use a larger block (now {spec.block}), "
+                f"{cells:,} trials × blocks need {binary_size(size)} of sums, more than a "
+                f"quarter of {binary_size(memory)}: use a larger block (now {spec.block}), "
                 "fewer seeds, strengths or layers"
             )
 

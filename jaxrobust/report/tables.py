@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.results import accuracy
-from jaxrobust.summary import by_layer, curves, half_text, in_depth_order, middle, title
+from jaxrobust.summary import (
+    by_layer,
+    curves,
+    half_text,
+    in_depth_order,
+    middle,
+    title,
+    uncut_half_width,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -68,5 +76,5 @@ def _share(mean: float, low: float, high: float) -> str:
     """A mean in per cent with half the width of its interval."""
     if np.isnan(mean):
         return "–"
-    half = (high - low) / 2
+    half = uncut_half_width(mean, low, high)
     return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}") + " %"

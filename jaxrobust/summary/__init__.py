@@ -13,7 +13,7 @@ from jaxrobust.summary.curves import (
 )
 from jaxrobust.summary.findings import Finding, findings
 from jaxrobust.summary.known import known
-from jaxrobust.summary.table import half_text, middle, text_table
+from jaxrobust.summary.table import half_text, middle, text_table, uncut_half_width
 from jaxrobust.summary.words import LABELS, in_words, percent, shares, title
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "shares",
     "text_table",
     "title",
+    "uncut_half_width",
     "undamaged",
 ]

