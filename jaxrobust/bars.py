@@ -21,11 +21,12 @@ from jaxrobust.networks import download
 
 
 @contextmanager
-def work_progress(quiet: bool) -> Iterator[Report]:
+def work_progress(quiet: bool, *, whole: bool = True) -> Iterator[Report]:
     """Shows how far images and trials have come.
 
     Args:
         quiet: show nothing.
+        whole: every trial sees all images, so that trials can be counted.
 
     Yields:
         What data sources and the engine report to.
@@ -52,8 +53,10 @@ def work_progress(quiet: bool) -> Iterator[Report]:
         bar.start()  # not before: errors come first
         if what in PREPARING:
             images, trials = total, ""
-        else:
+        elif whole:
             trials = f"{done // images:,}/{total // images:,} trials" if total else ""
+        else:
+            trials = f"{done:,}/{total:,} trial-images" if total else ""
         shown = bar.tasks[task]
         # What a sweep that goes on had done before is no speed.
         if shown.total != (total or None) or (what != shown.description and done == 0):

@@ -140,7 +140,7 @@ class Sweep(SweepArguments):
         folder = check_run_folder(self.out)
         arguments = self.checked()
         try:
-            with work_progress(quiet) as report:
+            with work_progress(quiet, whole=self.precision is None) as report:
                 result = sweep(
                     *self.opened(report),
                     **arguments,

@@ -30,6 +30,7 @@ ROOMS = (
     "hosts",
     "durable",
     "results",
+    "run_folder",
     "summary",
     "engine",
     "training",
