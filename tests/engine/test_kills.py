@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweeps_for_tests import IMAGES
+from sweeps_for_tests import IMAGES, small_sweep
 
 import jaxrobust as jr
 from jaxrobust.durable.lock import is_locked
@@ -30,7 +30,7 @@ folder._MOST_HELD_UP = 1  # saves follow one another
 run, whole = Path({run!r}), Path({run!r} + "-whole")
 net, source = NETWORKS["chain"](), jr.images({data!r})
 
-def sweep(run, act=lambda: None, when=0, seeds=4, pause=0):
+def sweep(run, act=lambda: None, when=0, seeds=4, pause=0, precision=None):
     steps = 0
     def report(name, done, total):
         nonlocal steps
@@ -39,7 +39,8 @@ def sweep(run, act=lambda: None, when=0, seeds=4, pause=0):
         if steps == when:
             act()
     small_sweep(net, source, run_dir=run, report=report, save_every=0, strengths=[0.2, 0.4, 0.6],
-                seeds=seeds, options=jr.Options(trials_per_step=2, images_per_step=10))
+                seeds=seeds, precision=precision,
+                options=jr.Options(trials_per_step=2, images_per_step=10))
 
 def wait_for_checkpoint():
     while not has_checkpoints(run):
@@ -73,6 +74,24 @@ def start(what: str, run: Path, source: jr.ImageSource) -> subprocess.Popen[str]
     return subprocess.Popen(
         [sys.executable, "-c", text], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
+
+
+def kill_at(moment: float, process: subprocess.Popen[str], begun: bool) -> None:
+    """Tells a process that waits for it to begin, and kills it so many seconds later.
+
+    Args:
+        moment: in seconds.
+        process: says that it has begun.
+        begun: count from when it says so.
+    """
+    assert process.stdin and process.stdout
+    print(file=process.stdin, flush=True)
+    if begun:
+        assert process.stdout.readline() == "begun\n"
+    time.sleep(moment)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9
 
 
 def same_table(run: Path) -> bool:
@@ -119,14 +138,7 @@ def test_a_sweep_killed_at_20_random_moments_ends_as_if_it_had_not_been(
 
     in_a_save = seen = 0
     for number, process in enumerate(started()):
-        assert process.stdin and process.stdout
-        print(file=process.stdin, flush=True)
-        if number % 4:
-            assert process.stdout.readline() == "begun\n"
-        time.sleep(moments.uniform(0, 0.5))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -9
+        kill_at(moments.uniform(0, 0.5), process, begun=number % 4 > 0)
         if has_checkpoints(run):
             in_a_save += any("tmp" in path.name for path in (run / FOLDER).iterdir())
             counted = int((jr.open_run(run).images == IMAGES).sum())
@@ -137,3 +149,29 @@ def test_a_sweep_killed_at_20_random_moments_ends_as_if_it_had_not_been(
     _, errors = last.communicate(timeout=300)
     assert last.returncode == 0 and "damaged" not in errors, errors
     assert same_table(run)
+
+
+@pytest.mark.slow
+def test_a_sweep_to_a_precision_killed_at_random_moments_goes_on(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    run, moments = tmp_path / "run", random.Random(1)
+    begin = "input(); sweep(run, lambda: print('begun', flush=True), 1, None, 0.01, 0.01)"
+    seen = 0
+    for _ in range(8):
+        kill_at(moments.uniform(0.2, 1.5), start(begin, run, source), begun=True)
+        if has_checkpoints(run):
+            counted = int(jr.open_run(run).images.sum())
+            assert counted >= seen, "nothing that was saved is lost"
+            seen = counted
+    assert seen > 0 and jr.open_run(run).attrs["finished"] == 0
+    last = start("sweep(run, seeds=None, precision=0.01)", run, source)
+    _, errors = last.communicate(timeout=300)
+    assert last.returncode == 0 and "damaged" not in errors, errors
+    found = jr.open_run(run, blocks=True)
+    assert found.attrs["finished"] == 1 and jr.accuracy(found).met.all()
+    strengths, seeds = found.strength.values.tolist(), found.sizes["seed"]
+    fixed = small_sweep(net, source, strengths=strengths, seeds=seeds, blocks=True)
+    ran = found.images.values > 0
+    for name in ("images", "top1", "top5", "changed", "nonfinite"):
+        assert (found[name].values == fixed[name].values)[ran].all(), name
