@@ -115,7 +115,9 @@ def by_layer(
     The half-strength is the strength at which half of the undamaged value is left, by linear
     interpolation, at the curve's first crossing. The area under the curve is divided by the range
     of strengths: it is the mean of the metric over that range. Intervals are Student-t over
-    seeds; they take neighbouring strengths of a seed to be as correlated as they are.
+    seeds; they take neighbouring strengths of a seed to be as correlated as they are. In a sweep to
+    a precision a seed's curve is of the images that it saw, whose luck is in both measures, and
+    only seeds that every strength has count.
 
     Args:
         result: from `sweep` or `open_run`.
