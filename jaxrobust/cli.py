@@ -104,7 +104,7 @@ class Sweep(SweepArguments):
         float | None,
         arg(
             metavar="SECONDS",
-            help="with --precision: begin no trial after that; the same command goes on",
+            help="with --precision: begin nothing more after that; the same command goes on",
             help_behavior_hint="(default: none)",
         ),
     ] = None
@@ -132,12 +132,13 @@ class Sweep(SweepArguments):
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
-        from jaxrobust.engine import sweep
+        from jaxrobust.engine import check_precision, sweep
         from jaxrobust.run_folder import check_run_folder
         from jaxrobust.summary import text_table
 
         quiet = self.quiet or not self._is_primary()
         folder = check_run_folder(self.out)
+        check_precision(self.precision, self.max_seconds, self.seeds)
         arguments = self.checked()
         try:
             with work_progress(quiet, whole=self.precision is None) as report:

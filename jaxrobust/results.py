@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jaxrobust.errors import SpecificationError, unknown
-from jaxrobust.precision import estimate
+from jaxrobust.precision import FEWEST, Goal, estimate
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 # Prefixes of the names of arrays in a checkpoint: sums of trials, and of the undamaged network.
 TRIALS, CLEAN = "trials/", "clean/"
-LABELS = "labels"
+LABELS, GOAL = "labels", "goal/"
 # Which images were right, a bit for each: they add up over blocks, but not to one number.
 BITS = ("top1_bits", "top5_bits")
+_SEEN = "seen_bits"
 # Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
 CONTROL, CONTROLLED = "control_", ("top1", "top5")
 DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
@@ -65,7 +66,14 @@ def make_dataset(
 
 
 def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
-    """Labels the arrays of a checkpoint with its record."""
+    """Labels the arrays of a checkpoint with its record.
+
+    Of a sweep to a precision only what each trial was to see: what was counted besides, before
+    that sweep or to settle how many blocks a seed sees, would give some images and seeds more
+    weight than others.
+    """
+    if precise := "half_width" in record["attributes"]:
+        arrays = _as_wanted(arrays, record)
     trials, clean = (
         {
             name.removeprefix(prefix): values
@@ -74,7 +82,7 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
         }
         for prefix in (TRIALS, CLEAN)
     )
-    if "half_width" in record["attributes"]:
+    if precise:
         for name in CONTROLLED:
             share = trials["images"] / np.maximum(clean["images"], 1)
             trials[CONTROL + name] = share * clean[name]
@@ -82,12 +90,63 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
     if LABELS not in arrays:
         return result
     labels, block = arrays[LABELS], record["specification"]["block"]
+    whole = trials["images"] == clean["images"]
+    byte = np.where(whole, np.uint8(255), np.uint8(0))[..., None]
+    seen = _join_blocks(np.broadcast_to(byte, arrays[TRIALS + BITS[0]].shape), block, len(labels))
+    meaning = {"long_name": "whether each image was seen, 8 images in a byte"}
+    result[_SEEN] = ((*DIMENSIONS[:4], "byte"), seen, meaning)
     for name in BITS:
         meaning = {"long_name": f"whether each image was right at {name[:4]}, 8 images in a byte"}
         for prefix, own, dimensions in ((TRIALS, "", DIMENSIONS[:4]), (CLEAN, "clean_", ())):
             values = _join_blocks(arrays[prefix + name], block, len(labels))
             result[own + name] = ((*dimensions, "byte"), values, meaning)
     return result.assign_coords(image=np.arange(len(labels)), label=("image", labels))
+
+
+def _as_wanted(
+    arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The arrays with zeros for blocks that trials were not to see, and for trials under way.
+
+    Trials at the strength that changes nothing were not run, and have seen all that there is.
+    """
+    names, strengths = (record["coordinates"][each] for each in ("perturbation", "strength"))
+    random = ~np.isin(names, json.loads(record["attributes"]["exact"]))
+    counted = arrays[TRIALS + "images"] == arrays[CLEAN + "images"]
+
+    def whole(goal: Goal) -> np.ndarray:
+        """What was wanted of the trials that have seen all that they were to see."""
+        wanted = goal.wanted(*counted.shape[-2:], record["specification"]["root"], random)
+        return wanted & np.all(counted | ~wanted, axis=-1, keepdims=True)
+
+    goal = Goal(arrays[GOAL + "seeds"], arrays[GOAL + "shown"])
+    wanted = whole(goal)
+    # Until a cell's first round is over there is more of the pilot: a block of each seed.
+    few = wanted.any(-1).sum(-1) < np.minimum(goal.seeds, FEWEST)
+    few[:, goal.unsettled] = True
+    wanted = np.where(few[..., None, None], whole(goal.of_pilot), wanted)
+    wanted |= _undamaged(names, strengths, record["attributes"])[:, None, :, None, None]
+    masked = dict(arrays)
+    for name, values in arrays.items():
+        if name.startswith(TRIALS):
+            own = wanted.reshape(wanted.shape + (1,) * (values.ndim - wanted.ndim))
+            masked[name] = np.where(own, values, np.zeros((), values.dtype))
+    return masked
+
+
+def damaged_cells(result: xarray.Dataset) -> np.ndarray:
+    """The cells for which a sweep to a precision runs trials, bool [perturbation, strength]."""
+    damaged = json.loads(result.attrs["damaged"])
+    names, strengths = result["perturbation"].values, result["strength"].values
+    return np.asarray([np.isin(strengths, damaged[name]) for name in names])
+
+
+def _undamaged(
+    names: Sequence[str], strengths: Sequence[float], attributes: Mapping[str, Any]
+) -> np.ndarray:
+    """Where a strength changes nothing, bool [perturbation, strength]."""
+    identity = json.loads(attributes["identity"])
+    return np.asarray([[strength == identity[name] for strength in strengths] for name in names])
 
 
 def _join_blocks(bits: np.ndarray, block: int, images: int) -> np.ndarray:
@@ -132,8 +191,8 @@ def accuracy(
         Dims perturbation, layer, strength; variables `mean`, `low`, `high`, `std` (over seeds),
         `seeds` and `images` (per seed), NaN where no trial has seen all images; `clean`, the
         undamaged network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
-        Of a sweep to a precision also `half_width`, `met`, whether that is what was asked for,
-        and `trial_images`, all that the cell's trials saw.
+        Of a sweep to a precision, for `top1` and `top5`, also `half_width`, `met`, whether that of
+        the 95 % interval is what was asked for, and `trial_images`, all that the cell's trials saw.
 
     Raises:
         SpecificationError: an unknown metric, or blocks that are needed and not there.
@@ -141,7 +200,8 @@ def accuracy(
     import xarray
 
     known = [str(n) for n in result.data_vars if "seed" in result[n].dims]
-    metrics = [name for name in known if name not in ("images", "nonfinite", *BITS)]
+    others = ("images", "nonfinite", _SEEN, *BITS)
+    metrics = [n for n in known if n not in others and not n.startswith(CONTROL)]
     if metric not in metrics:
         raise SpecificationError(unknown("metric", metric, metrics))
     summed = sum_blocks(result)
@@ -151,6 +211,8 @@ def accuracy(
         values = per_image(summed, metric)
         mean, low, high, std, seeds = seed_interval(values.values, confidence)
         estimand = "mean over damage draws on exactly these images"
+        if "half_width" in result.attrs:
+            estimand = "mean over damage draws, each on its own ones of these images"
         method = "Student-t over per-seed means"
     elif over == "seeds+images" and "half_width" in result.attrs:
         raise SpecificationError(
@@ -185,13 +247,16 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
     """The top-1 accuracy of each cell of a sweep to a precision, as `cells.csv` has it.
 
     Returns:
-        A row for each cell that was run: `mean`, `low`, `high`, `half_width`, `seeds`, `images`
-        (all that its trials saw) and `met`, whether the half-width is the one asked for.
+        A row for each damaged cell: `mean`, `low`, `high`, `half_width`, `seeds`, `images` (all
+        that its trials saw) and `met`, whether the half-width is the one asked for.
     """
+    import xarray
+
+    damaged = xarray.DataArray(damaged_cells(result), dims=("perturbation", "strength"))
     names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
     cells = accuracy(result).drop_vars("images").rename(trial_images="images")
-    rows = cells[names].to_dataframe(dim_order=list(DIMENSIONS[:3]))
-    return rows.loc[rows["seeds"] > 0, names]
+    rows = cells[names].assign(damaged=damaged).to_dataframe(dim_order=list(DIMENSIONS[:3]))
+    return rows.loc[rows["damaged"], names]
 
 
 def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
@@ -204,23 +269,24 @@ def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
 
     Returns:
         bool [perturbation, layer, strength, seed, image] (clean: [image]), with the coordinates
-        `label`, each image's class, and `complete`: whether a trial has seen all images, since
-        those that it has not seen are False.
+        `label`, each image's class, and `seen`: whether a trial has seen an image, as it is False
+        where it has not. Trials of a sweep to a precision do not see all of them.
 
     Raises:
         SpecificationError: an unknown metric, or a result without images.
 
     Example:
-        Accuracy per class, in each trial that was run to its end:
+        Accuracy per class, in each trial:
 
             found = jr.right(result)
-            found.where(found.complete).groupby("label").mean("image")
+            found.where(found.seen).groupby("label").mean("image")
 
         McNemar's exact test of whether two cells differ, on the images on which they do (McNemar
         1947, Psychometrika 12): a sign test, here of two layers damaged with the same seed.
 
             one, other = found.sel(layer="conv1"), found.sel(layer="fc6")  # then one trial each
-            gained, lost = int((~one & other).sum()), int((one & ~other).sum())
+            both = one.seen & other.seen
+            gained, lost = int((~one & other & both).sum()), int((one & ~other & both).sum())
             scipy.stats.binomtest(gained, gained + lost).pvalue
     """
     import xarray
@@ -232,15 +298,19 @@ def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
     metrics = [own + name.removesuffix("_bits") for own in ("", "clean_") for name in BITS]
     if metric not in metrics:
         raise SpecificationError(unknown("metric", metric, metrics))
-    bits = result[f"{metric}_bits"].transpose(..., "byte")
-    unpacked = np.unpackbits(bits.values, axis=-1, count=result.sizes["image"])
-    found = xarray.DataArray(
-        unpacked.astype(bool),
-        coords={**bits.coords, **{name: result.coords[name] for name in ("image", "label")}},
-        dims=(*bits.dims[:-1], "image"),
-        name=metric,
-    )
-    return found if metric.startswith("clean_") else found.assign_coords(complete=_whole(result))
+
+    def unpacked(name: str) -> xarray.DataArray:
+        bits = result[name].transpose(..., "byte")
+        values = np.unpackbits(bits.values, axis=-1, count=result.sizes["image"])
+        return xarray.DataArray(
+            values.astype(bool),
+            coords={**bits.coords, **{each: result.coords[each] for each in ("image", "label")}},
+            dims=(*bits.dims[:-1], "image"),
+            name=metric,
+        )
+
+    found = unpacked(f"{metric}_bits")
+    return found if metric.startswith("clean_") else found.assign_coords(seen=unpacked(_SEEN))
 
 
 def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) -> xarray.Dataset:
@@ -255,22 +325,13 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
 
     images, undamaged = in_order("images"), float(per_image(summed, metric, "clean_"))
     target = summed.attrs["half_width"]
-    found = estimate(
-        in_order(metric),
-        np.maximum(images, 1),
-        in_order(CONTROL + metric),
-        undamaged,
-        (images > 0).sum(-1),
-        target,
-        confidence,
-    )
+    hits, controls, seeds = in_order(metric), in_order(CONTROL + metric), (images > 0).sum(-1)
+    counts = hits, np.maximum(images, 1), controls, undamaged, seeds, target
+    found = estimate(*counts, confidence)
     # Without random draws, or damage, one trial on all images is everything that there is to know.
-    names, identity = summed["perturbation"].values, json.loads(summed.attrs["identity"])
+    names = summed["perturbation"].values
     exact = np.isin(names, json.loads(summed.attrs["exact"]))[:, None, None]
-    undone = [
-        [strength == identity[name] for strength in summed["strength"].values] for name in names
-    ]
-    exact = exact | np.asarray(undone)[:, None, :]
+    exact = exact | _undamaged(names, summed["strength"].values, summed.attrs)[:, None]
     exact = exact & (images[..., 0] == int(summed["clean_images"]))
     values = per_image(summed, metric)
     cells = dict(
@@ -282,7 +343,7 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
         half_width=np.where(exact, 0.0, found.half_width),
         images=images.max(-1),
         trial_images=found.images,
-        met=found.met | exact,
+        met=estimate(*counts).met | exact,
     )
     return xarray.Dataset(
         {name: (DIMENSIONS[:3], value) for name, value in cells.items()},

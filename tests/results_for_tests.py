@@ -95,7 +95,8 @@ def made_precise(seeds: Callable[[int, float], int], half_width: float) -> xarra
         spread = 0.06 * np.sin(7 * seed)
         return 0.7 - 0.1 * layer + spread if seed < seeds(layer, strength) else np.nan
 
-    told = {"half_width": half_width, "exact": "[]"}
+    damaged = json.dumps({"synapse_knockout": [0.3, 0.6]})
+    told = {"half_width": half_width, "exact": "[]", "damaged": damaged}
     result = made(share, {"synapse_knockout": (0, 0.3, 0.6)}, ALEXNET[:3], 48, **told)
     part = result["images"] / result["clean_images"]
     controls = {f"control_{name}": part * result[f"clean_{name}"] for name in ("top1", "top5")}

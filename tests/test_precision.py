@@ -13,7 +13,6 @@ from jaxrobust.precision import (
     next_seeds,
     pilot,
     rota,
-    seeds_needed,
     unseen_events,
     variance_parts,
 )
@@ -125,12 +124,6 @@ def test_rounds_grow_by_half_from_the_fewest() -> None:
         [32, 32, 48],
         [48, 72, 162],
     ]
-
-
-def test_the_seeds_that_will_be_needed() -> None:
-    half, seeds = np.array([0.005, 0.01, 0.012, 0.04]), np.array([32, 48, 32, 32])
-    # 32 · 1.2² = 46.08 and 32 · 4² = 512
-    assert seeds_needed(half, seeds, 0.01).tolist() == [32, 48, 48, 548]
 
 
 def test_the_warning_says_how_rare() -> None:

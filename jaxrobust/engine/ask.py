@@ -94,11 +94,6 @@ def ask(
     metrics, options = dict(metrics or {}), options or Options()
     if seeds is None:
         seeds = _SEEDS if half_width is None else FEWEST
-    elif half_width is not None:
-        raise SpecificationError(
-            f"precision {half_width} and seeds {seeds}: a sweep to a precision decides itself how "
-            "many seeds each cell needs; leave one of them out"
-        )
     source = images.with_classes(network.class_names, network.classes)
     spec = specify(
         network,
@@ -118,6 +113,24 @@ def ask(
     State.check_size(spec, options.budget)
     _warn(network, spec, chosen)
     return Asked(network, source, spec, chosen, metrics, options, report)
+
+
+def check_precision(precision: float | None, max_seconds: float | None, seeds: int | None) -> None:
+    """Raises SpecificationError where these arguments of `jaxrobust.sweep` make no sense."""
+    if precision is not None and not 0 < precision < 0.5:
+        raise SpecificationError(
+            f"precision {precision}: the half-width of an interval of accuracies is needed, "
+            "between 0 and 0.5"
+        )
+    if precision is not None and seeds is not None:
+        raise SpecificationError(
+            f"precision {precision} and seeds {seeds}: a sweep to a precision decides itself how "
+            "many seeds each cell needs; leave one of them out"
+        )
+    if max_seconds is not None and (precision is None or not max_seconds > 0):
+        raise SpecificationError(
+            f"max_seconds {max_seconds}: a positive number together with precision is needed"
+        )
 
 
 def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:

@@ -14,6 +14,9 @@ from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.errors import SpecificationError
 
+# Arguments of `sweep` that have another name than the field that they become.
+_ASKED_AS = {"half_width": "precision", "precision": "precision_mode"}
+
 
 def check_same(
     folder: Path, held: Specification, asked: Specification, images: ImageSource, extend: bool
@@ -36,10 +39,13 @@ def check_same(
     named = lacking if extend else differing
     if not named:
         return
+    if "seeds" in named and asked.half_width is not None:  # these were not asked for
+        named.remove("seeds")
     if "images" in named:  # then their fingerprint tells nothing more
         named = [name for name in named if name != "data_fingerprint"]
     texts = [
-        f"{name} {_short(getattr(held, name))}, not {_short(getattr(asked, name))}"
+        f"{_ASKED_AS.get(name, name)} {_short(getattr(held, name))}, "
+        f"not {_short(getattr(asked, name))}"
         for name in named
     ]
     if lacking:

@@ -135,6 +135,7 @@ class _Saver:
         # When the run began, the trial-images that were done then, and those done here since.
         self._began, self._first, self._here = self._saved_at, 0, 0
         self._met = self._saved_at
+        self._new = False  # whether anything was counted here
         self._owner = np.full(kept.state.carried.shape[:-1], NOBODY, np.int32)
         with _writing(folder):
             self._store = Store(folder, processes=processes)
@@ -160,7 +161,7 @@ class _Saver:
                 write_record(self._folder, self._record(finished=False))
 
     def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
-        self._began, self._first = time.monotonic(), done
+        self._began, self._first, self._here = time.monotonic(), done, 0
         self._progress = {"done": done, "total": total, "counted": 0, "seconds": 0.0}
         if self._processes.count == 1:
             return np.ones_like(pending)
@@ -168,6 +169,7 @@ class _Saver:
         return self._owner == self._processes.index
 
     def added(self, done: int) -> int:
+        self._new = True
         before, self._here = self._here, done - self._first
         if self._processes.count == 1 or time.monotonic() - self._met >= self._meet_every:
             self._meet(finished=False)
@@ -203,18 +205,25 @@ class _Saver:
         self._met = time.monotonic()
         return all_finished
 
+    def joins(self) -> None:
+        if self._processes.count > 1:
+            self._save_whole()
+
     def finish(self) -> None:
         """Saves and writes whatever is new."""
         written = self._processes.decide(lambda: is_written(self._folder))
-        if written or not (self._here or self._kept.finished):
+        new = self._processes.gather(self._new).any()
+        if written or not (new or self._kept.finished):
             return
-        self._save()
-        self._store.wait()
-        if self._processes.count > 1:
-            self._take_whole()
+        self._save_whole()
         self._processes.decide(self._write)
 
-    def _take_whole(self) -> None:
+    def _save_whole(self) -> None:
+        """Saves what all processes have counted, which each of them then has."""
+        self._save()
+        self._store.wait()
+        if self._processes.count == 1:
+            return
         found = self._store.load()
         if found is None:
             raise SpecificationError(

@@ -93,7 +93,7 @@ class Group:
         layers: those that are damaged together.
         touched: paths of the damaged leaves.
         perturbations: those that touch them, each with the most trials that are run together.
-        images: the longest run of consecutive images that they look at.
+        images: how many consecutive images they usually look at; longer runs take more steps.
         seeds: the most seeds that are run together.
         plan: how to run it, if that was settled before.
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.engine.extend import carry_over
-from jaxrobust.engine.goal import Goal
+from jaxrobust.engine.job import Swept
 from jaxrobust.engine.run import Plans
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
-from jaxrobust.results import CLEAN, LABELS, TRIALS, labelled
+from jaxrobust.precision import Goal
+from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, labelled
 
 if TYPE_CHECKING:
     import xarray
 
 _CARRIED = "carried"
-_GOAL = "goal/"
 
 
 class Kept:
@@ -36,6 +36,7 @@ class Kept:
         state: sums.
         plans: how they were run.
         finished: whether that is everything.
+        random: bool [perturbation], which of them draw at random.
         goal: of a sweep to a precision, else None.
     """
 
@@ -48,9 +49,10 @@ class Kept:
     ) -> None:
         self.spec, self._labels = spec, labels
         self.state = State.empty(spec)
-        self.goal = None if spec.half_width is None else Goal.first(spec)
+        self.goal = None
         self.plans: Plans = []
         self.finished = False
+        self.random = np.asarray([each.draw is not None for each in perturbations])
         self._coordinates = {
             "perturbation": [name for name, _ in spec.strengths],
             "layer": [name for name, _ in spec.layers],
@@ -66,8 +68,18 @@ class Kept:
             "identity": json.dumps({each.name: each.identity for each in perturbations}),
         }
         if spec.half_width is not None:
+            swept = Swept.of(spec, perturbations)
+            asked = np.zeros((len(spec.strengths), len(spec.layers), len(spec.grid)), bool)
+            for each in swept:
+                asked[each.row][:, each.columns] = True
+            self.goal = Goal.first(asked)
+            damaged = {e.perturbation.name: [float(spec.grid[c]) for c in e.columns] for e in swept}
             exact = [each.name for each in perturbations if each.draw is None]
-            self._attributes |= {"half_width": spec.half_width, "exact": json.dumps(exact)}
+            self._attributes |= {
+                "half_width": spec.half_width,
+                "exact": json.dumps(exact),
+                "damaged": json.dumps(damaged),
+            }
 
     @property
     def result(self) -> xarray.Dataset:
@@ -82,7 +94,7 @@ class Kept:
         if self.spec.keep == "images":
             arrays[LABELS] = self._labels
         if self.goal is not None:
-            arrays |= {_GOAL + "seeds": self.goal.seeds, _GOAL + "shown": self.goal.shown}
+            arrays |= {GOAL + "seeds": self.goal.seeds, GOAL + "shown": self.goal.shown}
         return {**arrays, _CARRIED: self.state.carried}
 
     @property
@@ -113,9 +125,18 @@ class Kept:
         if held == self.spec:
             self.plans, self.finished = record["plan"], record["finished"]
             if self.goal is not None:
-                self.goal = Goal(**those(_GOAL))
+                self.goal = Goal(**those(GOAL))
         else:
             self.state = carry_over(self.state, held, self.spec)
+            alike = held.half_width == self.spec.half_width and held.images == self.spec.images
+            if self.goal is not None and alike:
+                self._take_shown(held, those(GOAL)["shown"])
+
+    def _take_shown(self, held: Specification, shown: np.ndarray) -> None:
+        """What was settled of layers of the same sweep stays, so that their cells do, too."""
+        names = [name for name, _ in self.spec.layers]
+        for (name, _), count in zip(held.layers, shown, strict=True):
+            self.the_goal.shown[names.index(name)] = count
 
     @property
     def the_goal(self) -> Goal:
@@ -124,13 +145,19 @@ class Kept:
             raise ValueError("a sweep of a fixed number of seeds has no goal")
         return self.goal
 
-    def grow(self, seeds: int, memory: int) -> None:
-        """Makes room for so many seeds.
+    @property
+    def wanted(self) -> np.ndarray:
+        """The blocks that each trial is to see in a sweep that has a goal: bool, see `Goal`."""
+        spec = self.spec
+        return self.the_goal.wanted(spec.seeds, spec.blocks, spec.root, self.random)
 
-        Raises:
-            SpecificationError: there is none in so many bytes of memory.
-        """
+    def check_room(self, seeds: int, memory: int) -> None:
+        """Raises SpecificationError if so many seeds' sums would not fit into so much memory."""
+        if seeds > self.spec.seeds:
+            State.check_size(replace(self.spec, seeds=seeds), memory)
+
+    def grow(self, seeds: int) -> None:
+        """Makes room for so many seeds."""
         if seeds > self.spec.seeds:
             larger = replace(self.spec, seeds=seeds)
-            State.check_size(larger, memory)
             self.state, self.spec = carry_over(self.state, self.spec, larger), larger

@@ -129,7 +129,7 @@ def make_plan(
         layers: the layers of the group.
         perturbations: each with its number of trials on this group.
         images, seeds: of the specification.
-        run: the longest run of consecutive images that trials look at.
+        run: how many consecutive images trials usually look at.
         batch: see `split`.
         devices: how many there are.
         options: what the user has fixed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import chain
@@ -149,7 +150,7 @@ class Runner:
                     before = trials.get(each.perturbation, 0)
                     trials[each.perturbation] = max(before, len(each.trials))
                     seeds = max(seeds, len({seed for _, seed in each.trials}))
-                images = max(stop - start for task in alike for start, stop in task.runs)
+                images = _usual_run(alike)
                 described = {
                     "layers": name,
                     "perturbations": [each.name for each in trials],
@@ -180,13 +181,21 @@ class Runner:
 def _tasks(
     spec: Specification, swept: Sequence[Swept], lacking: np.ndarray, complete: np.ndarray
 ) -> Iterator[tuple[int, list[Task]]]:
-    """For each group of layers its trials by the blocks that they have not seen."""
+    """For each group of layers its trials by the blocks that they have not seen.
+
+    Those of the first seeds come first: if a sweep to a precision is stopped, the seeds that were
+    run have seen images from everywhere.
+    """
     for number in range(len(spec.layers)):
         on_layer = lacking[:, number]
-        sets, which = np.unique(on_layer.reshape(-1, spec.blocks), axis=0, return_inverse=True)
-        which = which.reshape(on_layer.shape[:-1])
+        by_seed = np.moveaxis(on_layer, 2, 0)
+        sets, first, which = np.unique(
+            by_seed.reshape(-1, spec.blocks), axis=0, return_index=True, return_inverse=True
+        )
+        which = np.moveaxis(which.reshape(by_seed.shape[:-1]), 0, 2)
         on_layers = []
-        for index, blocks in enumerate(sets):
+        for index in np.argsort(first):
+            blocks = sets[index]
             if not blocks.any():
                 continue
             those = which == index
@@ -211,6 +220,15 @@ def _runs(spec: Specification, blocks: np.ndarray) -> tuple[tuple[int, int], ...
     if len(blocks) == spec.blocks - first:
         return ((first * spec.block, spec.images),)
     return tuple((b * spec.block, min((b + 1) * spec.block, spec.images)) for b in blocks.tolist())
+
+
+def _usual_run(tasks: Iterable[Task]) -> int:
+    """The length of the runs of images that most trials look at: steps are padded to it."""
+    trials: Counter[int] = Counter()
+    for task in tasks:
+        first, stop = task.runs[0]
+        trials[stop - first] += sum(len(each.trials) for each in task.swept)
+    return max(trials, key=lambda length: (trials[length], length))
 
 
 def _settled(plans: Plans, described: dict[str, Any]) -> Plan | None:

@@ -37,6 +37,10 @@ class Follower(Protocol):
         """Waits for the others, if there are any; gives what is done anywhere by and by."""
         ...
 
+    def joins(self) -> None:
+        """Puts together what all of them have counted, after `ends`."""
+        ...
+
 
 class Alone:
     """Follows a run that is neither shared nor saved."""
@@ -49,6 +53,9 @@ class Alone:
 
     def ends(self) -> Iterator[int]:
         return iter(())
+
+    def joins(self) -> None:
+        pass
 
 
 def owners(pending: np.ndarray, processes: int) -> np.ndarray:

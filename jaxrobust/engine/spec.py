@@ -20,6 +20,7 @@ from jaxrobust.layers import Selector, select
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Perturbation, check_fits, decimal, find
+from jaxrobust.results import CONTROL
 from jaxrobust.rounding import PrecisionMode, check_mode
 
 DEFAULT_BLOCK = 50
@@ -35,7 +36,7 @@ Keep = Literal["counts", "images"]
 
 @dataclass(frozen=True)
 class Specification:
-    """A sweep's identity: equal specifications give equal results.
+    """A sweep's identity: what trials of equal specifications count is equal.
 
     Attributes:
         network: the network's name.
@@ -213,11 +214,6 @@ def specify(
     for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
         if not isinstance(value, int | np.integer) or not least <= value < 2**32:
             raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
-    if half_width is not None and not 0 < half_width < 0.5:
-        raise SpecificationError(
-            f"precision {half_width}: the half-width of an interval of accuracies is needed, "
-            "between 0 and 0.5"
-        )
     check_mode(precision)
     if keep not in get_args(Keep):
         raise SpecificationError(unknown("keep", keep, get_args(Keep)))
@@ -255,7 +251,7 @@ def _plain(strength: Decimal) -> str:
 
 
 def _check_metric(name: str, metric: Metric, classes: int) -> None:
-    if name in _TAKEN or name.startswith("clean_"):
+    if name in _TAKEN or name.startswith(("clean_", CONTROL)):
         raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
     logits = jax.ShapeDtypeStruct((3, classes), jnp.float32)
     labels = jax.ShapeDtypeStruct((3,), jnp.int32)

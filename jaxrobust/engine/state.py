@@ -92,10 +92,10 @@ class State:
 
     def settle(self) -> None:
         """What was counted stays, whatever trials are to see from now on."""
-        self.carried[...] = self.counted
+        self.carried[self.counted] = True
 
     def rewind(self, wanted: np.ndarray) -> None:
-        """Takes back what trials have counted that did not come to their end."""
+        """Takes back what trials have counted that did not come to their end, to run it anew."""
         unfinished = ~self.carried & ~self.complete(wanted)[..., None]
         for values in self.trials.values():
             values[unfinished] = 0

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.data.progress import Report, silent
-from jaxrobust.engine.ask import ask
+from jaxrobust.engine.ask import ask, check_precision
 from jaxrobust.engine.clean import Images, evaluate_clean
 from jaxrobust.engine.compiling import keep_compiled_programs
 from jaxrobust.engine.folder import saved
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.plan import Options
-from jaxrobust.engine.precise import run_to_precision
+from jaxrobust.engine.precise import Deadline, run_to_precision
 from jaxrobust.engine.run import Runner
 from jaxrobust.engine.share import Alone
 from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric
@@ -75,8 +75,8 @@ def sweep(
         precision: run each cell, in place of a fixed number of seeds, until the 95 % interval of
             its mean top-1 accuracy has this half-width: 32 seeds, 48, 72 and so on, each on as few
             images as do (see `jaxrobust.precision`).
-        max_seconds: with `precision`, trials are begun for no longer than that. What was counted
-            then is the result, and the same sweep in `run_dir` goes on from there.
+        max_seconds: with `precision`, nothing more is begun when so many seconds have passed. What
+            was counted then is the result, and the same sweep in `run_dir` goes on from there.
         root: the root of all random keys.
         block: consecutive images that are counted together.
         metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
@@ -121,15 +121,8 @@ def sweep(
     folder = None if run_dir is None else check_run_folder(run_dir)
     if not save_every >= 0:
         raise SpecificationError(f"save_every {save_every}: 0 or more seconds are needed")
-    if max_seconds is not None and (precision is None or not max_seconds > 0):
-        raise SpecificationError(
-            f"max_seconds {max_seconds}: a positive number together with precision is needed"
-        )
-    if precision is not None and processes.count > 1:
-        raise SpecificationError(
-            f"precision {precision} with {processes.count} processes: a sweep to a precision runs "
-            "in one process, on all its devices"
-        )
+    check_precision(precision, max_seconds, seeds)
+    deadline = Deadline(max_seconds)
     asked = ask(
         network,
         images,
@@ -157,7 +150,7 @@ def sweep(
                 Runner(job).run(kept.state, asked.spec.seeds, kept.plans, follower)
                 kept.finished = True
             else:
-                run_to_precision(job, kept, precision, max_seconds, follower)
+                run_to_precision(job, kept, precision, deadline, follower, processes)
     return kept.result if blocks else sum_blocks(kept.result)
 
 

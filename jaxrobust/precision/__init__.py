@@ -18,20 +18,21 @@ Nothing but the counts per (trial, block), the root and k is needed to come to t
 
 from jaxrobust.precision.effort import Costs, VarianceParts, blocks_per_seed, pilot, variance_parts
 from jaxrobust.precision.estimate import Estimate, estimate
+from jaxrobust.precision.goal import Goal
 from jaxrobust.precision.rota import rota
-from jaxrobust.precision.rounds import FEWEST, next_seeds, seeds_needed, unseen_events
+from jaxrobust.precision.rounds import FEWEST, next_seeds, unseen_events
 
 __all__ = [
     "FEWEST",
     "Costs",
     "Estimate",
+    "Goal",
     "VarianceParts",
     "blocks_per_seed",
     "estimate",
     "next_seeds",
     "pilot",
     "rota",
-    "seeds_needed",
     "unseen_events",
     "variance_parts",
 ]

@@ -1,4 +1,4 @@
-"""How many seeds: geometric rounds, a prediction, and what so many cannot show."""
+"""How many seeds: geometric rounds, and what so many cannot show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Int
 
 FEWEST = 32
 """Seeds of the first round; after fewer, sweeps stop on a spread that is too small by chance."""
@@ -35,27 +35,6 @@ def round_ends(seeds: int) -> list[int]:
     while ends[-1] < seeds:
         ends.append((3 * ends[-1] + 1) // 2)
     return ends
-
-
-def seeds_needed(
-    half_width: Float[np.ndarray, "*cells"],
-    seeds: Int[np.ndarray, "*cells"],
-    target: float,
-) -> Int[np.ndarray, "*cells"]:
-    """Predicts at how many seeds, a round's end, cells will reach the half-width asked for.
-
-    From n · (half-width / target)²: the half-width falls with the root of the number of seeds.
-
-    Args:
-        half_width: after `seeds` seeds, at least 3 of them.
-        target: the half-width that is asked for.
-
-    Example:
-        >>> int(seeds_needed(np.asarray(0.02), np.asarray(32), 0.01))
-        162
-    """
-    needed = np.ceil(seeds * np.maximum(half_width / target, 1) ** 2).astype(np.int64)
-    return next_seeds(needed - 1)
 
 
 def unseen_events(seeds: int) -> str:

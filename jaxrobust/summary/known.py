@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.precision import unseen_events
-from jaxrobust.results import accuracy, sum_blocks
+from jaxrobust.results import accuracy, damaged_cells, sum_blocks
 
 if TYPE_CHECKING:
     import xarray
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 def known(result: xarray.Dataset) -> list[str]:
     """Sentences on how many cells are known well enough, and on damage too rare to have been seen.
 
-    Cells count that are damaged and were asked for. Where nothing is random there is nothing to
-    say of rare damage.
+    Where nothing is random there is nothing to say of rare damage.
 
     Args:
         result: from `sweep` or `open_run`.
@@ -29,7 +28,8 @@ def known(result: xarray.Dataset) -> list[str]:
     if "half_width" not in result.attrs:
         return []
     result = sum_blocks(result)
-    cells, asked = accuracy(result), _asked(result)
+    cells = accuracy(result)
+    asked = np.broadcast_to(damaged_cells(result)[:, None], cells["met"].shape)
     lacking = int((asked & ~cells["met"].values).sum())
     few = f"{lacking:,} of {int(asked.sum()):,} cells {'is' if lacking == 1 else 'are'} not"
     precision = f"known to ±{result.attrs['half_width']:g} (top-1 accuracy)"
@@ -39,12 +39,3 @@ def known(result: xarray.Dataset) -> list[str]:
     if seeds.any():
         sentences.append(unseen_events(int(seeds[seeds > 0].min())))
     return sentences
-
-
-def _asked(result: xarray.Dataset) -> np.ndarray:
-    """Which cells the sweep has to run, bool [perturbation, layer, strength]."""
-    run = result["images"].values > 0
-    identity, strengths = json.loads(result.attrs["identity"]), result["strength"].values
-    damaged = [strengths != identity[name] for name in result["perturbation"].values]
-    asked = np.any(run, axis=(1, 3)) & np.stack(damaged)
-    return np.broadcast_to(asked[:, None, :], run.shape[:3])

@@ -160,7 +160,7 @@ def test_an_interrupted_extension_goes_on(
         (dict(images=20), "images 23, not 20"),
         (dict(seeds=5, root=1), "root 0, not 1"),
         (dict(seeds=5, block=5), "block 10, not 5"),
-        (dict(seeds=5, precision_mode="bfloat16"), "precision float32, not bfloat16"),
+        (dict(seeds=5, precision_mode="bfloat16"), "precision_mode float32, not bfloat16"),
     ],
 )
 def test_what_does_more_than_add_is_refused(

@@ -88,7 +88,7 @@ def test_accuracy_per_class(
     assert jr.open_run(tmp_path).identical(result)
     assert "bits" not in (tmp_path / "results.csv").read_text()
     found = jr.right(result)
-    classes = found.where(found.complete).groupby("label").mean("image")
+    classes = found.where(found.seen).groupby("label").mean("image")
     labels = np.asarray(source.labels)
     for label in range(CLASSES):
         expected = by_hand["top1"][..., labels == label].mean(-1)
@@ -96,7 +96,7 @@ def test_accuracy_per_class(
     trial = dict(perturbation="weight_noise", layer="fc", strength=0.3, seed=1)
     part = jr.right(result.sel(trial))
     np.testing.assert_array_equal(part, by_hand["top1"][1, 1, 1, 1])
-    assert bool(part.complete)
+    assert part.seen.all()
 
 
 def test_a_sweep_that_was_interrupted_has_the_images_that_it_has_counted(
@@ -111,8 +111,8 @@ def test_a_sweep_that_was_interrupted_has_the_images_that_it_has_counted(
         sweep(net, source, options=options, run_dir=tmp_path, report=stop)
     found = jr.open_run(tmp_path, blocks=True)
     check_sums(found)
-    complete = jr.right(found).complete
-    assert complete.any() and not complete.all()
+    right = jr.right(found)
+    assert right.seen.any() and not right.seen.all() and not right.where(~right.seen, False).any()
     result = sweep(net, source, options=options, run_dir=tmp_path)
     check_sums(result)
     assert result.identical(sweep(net, source, options=options))

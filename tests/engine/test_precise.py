@@ -16,7 +16,7 @@ from sweeps_for_tests import refusal
 import jaxrobust as jr
 from jaxrobust.engine import precise
 from jaxrobust.perturbations import scales
-from jaxrobust.precision import FEWEST, next_seeds
+from jaxrobust.precision import FEWEST, Costs, next_seeds
 
 IMAGES, BLOCK, HALF_WIDTH = 58, 5, 0.05
 CELLS: dict[str, Any] = dict(
@@ -69,6 +69,30 @@ def check_counts(found: xarray.Dataset, fixed: xarray.Dataset) -> None:
     for name in COUNTS:
         np.testing.assert_array_equal(found[name].values[seen], same[name].values[seen], name)
     np.testing.assert_allclose(found.loss.values[seen], same.loss.values[seen], rtol=1e-4)
+
+
+@pytest.fixture
+def alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sweeps choose how many blocks seeds see by the same costs, whatever they measure."""
+    costs = Costs(np.full(2, 0.02), 0.0, 0.001)
+    monkeypatch.setattr(precise, "costs_of", lambda *_: costs)
+
+
+def ran(result: xarray.Dataset) -> xarray.Dataset:
+    """Without seeds behind the last one that was run."""
+    seeds = np.flatnonzero((damaged(result).images > 0).any(set(result.images.dims) - {"seed"}))
+    return result.isel(seed=slice(seeds[-1] + 1))
+
+
+def check_same(found: xarray.Dataset, expected: xarray.Dataset) -> None:
+    """The same trials on the same blocks, counted the same."""
+    found, expected = ran(found), ran(expected)
+    xarray.testing.assert_identical(
+        found[list(COUNTS)].drop_attrs(), expected[list(COUNTS)].drop_attrs()
+    )
+    cells, others = jr.accuracy(found), jr.accuracy(expected)
+    for name in ("mean", "low", "high", "seeds", "met"):
+        np.testing.assert_array_equal(cells[name], others[name], name)
 
 
 def damaged(result: xarray.Dataset) -> xarray.Dataset:
@@ -132,7 +156,12 @@ class Stopped:
 
 @pytest.mark.parametrize("after", [100, 700, 2500])
 def test_an_interrupted_one_goes_on(
-    after: int, net: jr.Network, source: jr.ImageSource, fixed: xarray.Dataset, tmp_path: Path
+    after: int,
+    alike: None,
+    net: jr.Network,
+    source: jr.ImageSource,
+    fixed: xarray.Dataset,
+    tmp_path: Path,
 ) -> None:
     few = jr.Options(trials_per_step=3, images_per_step=BLOCK)
     with pytest.raises(KeyboardInterrupt):
@@ -141,6 +170,7 @@ def test_an_interrupted_one_goes_on(
     result = precise_sweep(net, source, run_dir=tmp_path, options=few)
     check_met(result)
     check_counts(result, fixed)
+    check_same(result, precise_sweep(net, source, options=few))
     assert jr.open_run(tmp_path, blocks=True).identical(result)
 
 
@@ -181,29 +211,81 @@ FIXED: dict[str, Any] = dict(precision=None, seeds=5)
     ("held", "changes"),
     [
         ({}, dict(precision=0.035)),
-        ({}, dict(strengths=[0, 0.2, 0.4, 0.6])),
-        ({}, dict(layers=["conv1", "conv2", "fc"])),
+        (dict(precision=0.035), {}),
+        (dict(images=30), {}),
         (FIXED, {}),
+        ({**FIXED, "seeds": 60}, {}),
     ],
-    ids=["narrower", "strengths", "layers", "from a fixed number"],
+    ids=["narrower", "wider", "images", "few seeds", "many seeds"],
 )
-def test_what_extends_a_sweep_counts_nothing_twice(
+def test_what_extends_a_sweep_is_what_it_would_have_been_from_scratch(
     held: dict[str, Any],
     changes: dict[str, Any],
+    alike: None,
     net: jr.Network,
     source: jr.ImageSource,
-    fixed: xarray.Dataset,
     tmp_path: Path,
 ) -> None:
-    before = precise_sweep(net, source, run_dir=tmp_path, **held)
+    before = dict(held)
+    some = source[: before.pop("images", IMAGES)]
+    first = precise_sweep(net, some, run_dir=tmp_path, **before)
     result = precise_sweep(net, source, run_dir=tmp_path, extend=True, **changes)
     check_met(result, changes.get("precision", HALF_WIDTH))
+    check_same(result, precise_sweep(net, source, **changes))
+    check_counted_once(first, result)
+
+
+@pytest.mark.parametrize("held", [dict(strengths=[0, 0.2]), dict(layers=["fc"])], ids=str)
+def test_what_is_added_leaves_other_cells_as_they_were(
+    held: dict[str, Any], net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    first = precise_sweep(net, source, run_dir=tmp_path, **held)
+    result = precise_sweep(net, source, run_dir=tmp_path, extend=True)
+    check_met(result)
+    check_same(result.sel(layer=first.layer, strength=first.strength), first)
+    check_counted_once(first, result)
+
+
+def check_counted_once(first: xarray.Dataset, result: xarray.Dataset) -> None:
+    """What was counted first is the same to the last bit, which another run may not give."""
+    full = first.clean_images == result.clean_images.sel(block=first.block)
+    first, result = xarray.align(first, result)
+    both = (first.images > 0) & (result.images > 0) & full.sel(block=first.block)
+    assert both.any()
+    np.testing.assert_array_equal(first.loss.values[both], result.loss.values[both])
+
+
+def test_layers_that_were_counted_before_are_timed_again(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Costs] = []
+    chosen_by = precise.blocks_per_seed
+
+    def noted(parts: Any, costs: Costs, *others: Any) -> int:
+        measured.append(costs)
+        return chosen_by(parts, costs, *others)
+
+    monkeypatch.setattr(precise, "blocks_per_seed", noted)
+    precise_sweep(net, source, run_dir=tmp_path, precision=0.2)
+    again = precise_sweep(net, source, run_dir=tmp_path, extend=True, precision=0.1)
+    check_met(again, 0.1)
+    assert len(measured) == 4
+    for costs in measured:
+        assert costs.suffix > 0 and (costs.draw > 0).all()
+
+
+def test_perturbations_have_grids_of_their_own(
+    net: jr.Network, source: jr.ImageSource, fixed: xarray.Dataset
+) -> None:
+    grids = {"synapse_knockout": [0.2], "weight_noise": [0, 0.4, 0.6]}
+    result = precise_sweep(net, source, strengths=grids)
+    assert result.attrs["finished"] == 1
     check_counts(result, fixed)
-    names = ("perturbation", "layer", "strength", "seed")
-    same = result.sel({name: before[name].values for name in names})
-    seen = before.images.values > 0
-    # To the last bit, which another run of them may not give.
-    np.testing.assert_array_equal(same.loss.values[seen], before.loss.values[seen])
+    cells = jr.accuracy(result)
+    for name, grid in grids.items():
+        own = cells.sel(perturbation=name)
+        assert own.met.sel(strength=grid).all()
+        assert (own.seeds.drop_sel(strength=grid) == 0).all()
 
 
 def test_a_fixed_sweep_extends_one_to_a_precision(
