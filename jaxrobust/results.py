@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -113,10 +113,11 @@ def _as_wanted(
     names, strengths = (record["coordinates"][each] for each in ("perturbation", "strength"))
     random = ~np.isin(names, json.loads(record["attributes"]["exact"]))
     counted = arrays[TRIALS + "images"] == arrays[CLEAN + "images"]
+    seeds, blocks = counted.shape[-2:]
 
     def whole(goal: Goal) -> np.ndarray:
         """What was wanted of the trials that have seen all that they were to see."""
-        wanted = goal.wanted(*counted.shape[-2:], record["specification"]["root"], random)
+        wanted = goal.wanted(seeds, blocks, record["specification"]["root"], random)
         return wanted & np.all(counted | ~wanted, axis=-1, keepdims=True)
 
     goal = Goal(arrays[GOAL + "seeds"], arrays[GOAL + "shown"])
@@ -142,7 +143,7 @@ def damaged_cells(result: xarray.Dataset) -> np.ndarray:
 
 
 def _undamaged(
-    names: Sequence[str], strengths: Sequence[float], attributes: Mapping[str, Any]
+    names: Iterable[str], strengths: Iterable[float], attributes: Mapping[str, Any]
 ) -> np.ndarray:
     """Where a strength changes nothing, bool [perturbation, strength]."""
     identity = json.loads(attributes["identity"])

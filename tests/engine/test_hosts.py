@@ -146,6 +146,32 @@ print(int(result.top1.sum()), int(result.images.sum()), result.attrs["finished"]
     ]
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_come_to_a_precision(
+    count: int, net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    what = f"""
+arguments = dict(run={str(tmp_path)!r}, seeds=None, precision=0.05)
+late = sweep(**arguments, max_seconds=0.1, pause=0.05)
+found = sweep(**arguments)
+for each in (late, found):
+    print(each.attrs["finished"], int(each.images.sum()), int(each.top1.sum()), flush=True)"""
+    told = []
+    for status, out, err in Job(count, what, source).ends():
+        assert status == 0, err
+        told.append([line for line in out.splitlines() if not line.startswith("[Gloo]")])
+    assert all(each == told[0] for each in told)
+    late, found = told[0]
+    assert late.startswith("0 ") and found.startswith("1 ")
+    result = jr.open_run(tmp_path, blocks=True)
+    assert found == f"1 {int(result.images.sum())} {int(result.top1.sum())}"
+    assert jr.accuracy(result).met.all()
+    fixed = small_sweep(net, source, **{**ARGUMENTS, "seeds": result.sizes["seed"]}, blocks=True)
+    seen = result.images.values > 0
+    for name in ("images", "top1", "top5", "changed", "nonfinite"):
+        np.testing.assert_array_equal(result[name].values[seen], fixed[name].values[seen], name)
+
+
 def saves(run: Path) -> int:
     names = [each.name for each in (run / FOLDER).glob("*")]
     return max((int(name) for name in names if name.isdecimal()), default=0)
