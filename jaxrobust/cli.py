@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -163,6 +164,8 @@ class Sweep(SweepArguments):
             tables = ["results.csv"] + (["cells.csv"] if self.precision is not None else [])
             others = ", ".join(f"{folder}/{name}" for name in (*tables, "sweep.json"))
             print(f"results: {folder}/results.nc (xarray), {others}")
+            if not result.attrs["finished"] and self.max_seconds is not None:
+                print(f"stopped after {self.max_seconds:g} s: the same command goes on with it")
 
     def _is_primary(self) -> bool:
         """Joins the other processes, if there are any."""
@@ -343,6 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(command: Any) -> None:
     try:
         command.run()
+    except BrokenPipeError:  # whoever reads this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed at the end
     except (SpecificationError, OSError, ProcessLostError) as error:
         print(f"jaxrobust: error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, ProcessLostError) else 2) from None

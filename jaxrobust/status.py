@@ -6,12 +6,10 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
-
 from jaxrobust.durable.lock import is_locked
 from jaxrobust.durable.store import Store, has_checkpoints
 from jaxrobust.paths import path_of
-from jaxrobust.results import accuracy, damaged_cells, labelled, sum_blocks
+from jaxrobust.results import cell_rows, labelled, sum_blocks
 from jaxrobust.run_folder import is_written
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
@@ -47,7 +45,7 @@ def status(folder: str | Path) -> str:
         state = "running" if running else "not running: the same command goes on with it"
     rows = [("state", state)]
     if "half_width" in result.attrs:
-        met = np.moveaxis(accuracy(result)["met"].values, 1, -1)[damaged_cells(result)]
+        met = cell_rows(result)["met"]
         half_width = result.attrs["half_width"]
         rows.append(("cells", f"{met.sum():,} of {met.size:,} are known to ±{half_width:g}"))
         rows.append(("this round", f"{done:,} of {total:,} trial-images"))

@@ -13,6 +13,7 @@ from jaxrobust.precision import (
     next_seeds,
     pilot,
     rota,
+    seeds_needed,
     unseen_events,
     variance_parts,
 )
@@ -126,9 +127,17 @@ def test_rounds_grow_by_half_from_the_fewest() -> None:
     ]
 
 
+def test_the_seeds_that_will_be_needed() -> None:
+    # 32 · 1.2² = 46.08 and 32 · 4² = 512
+    for half_width, seeds, needed in ((0.005, 32, 32), (0.01, 48, 48), (0.012, 32, 48)):
+        assert seeds_needed(half_width, seeds, 0.01) == needed
+    assert seeds_needed(0.04, 32, 0.01) == 548
+
+
 def test_the_warning_says_how_rare() -> None:
-    assert "with 32 seeds" in unseen_events(32) and "1 draw in 11 " in unseen_events(32)
-    assert "1 draw in 100 " in unseen_events(300)
+    assert "only 32 seeds" in unseen_events(32) and "1 random draw in 11 " in unseen_events(32)
+    assert "1 random draw in 100 " in unseen_events(300)
+    assert "only 1 seed," in unseen_events(1)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 20, 1000])

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.clean import Images
@@ -117,9 +119,10 @@ def ask(
 
 def check_precision(precision: float | None, max_seconds: float | None, seeds: int | None) -> None:
     """Raises SpecificationError where these arguments of `jaxrobust.sweep` make no sense."""
-    if precision is not None and not 0 < precision < 0.5:
+    number = isinstance(precision, int | float | np.number)
+    if precision is not None and not (number and 0 < precision < 0.5):
         raise SpecificationError(
-            f"precision {precision}: the half-width of an interval of accuracies is needed, "
+            f"precision {precision!r}: the half-width of an interval of accuracies is needed, "
             "between 0 and 0.5"
         )
     if precision is not None and seeds is not None:
@@ -127,10 +130,13 @@ def check_precision(precision: float | None, max_seconds: float | None, seeds: i
             f"precision {precision} and seeds {seeds}: a sweep to a precision decides itself how "
             "many seeds each cell needs; leave one of them out"
         )
-    if max_seconds is not None and (precision is None or not max_seconds > 0):
+    if max_seconds is not None and precision is None:
         raise SpecificationError(
-            f"max_seconds {max_seconds}: a positive number together with precision is needed"
+            f"max_seconds {max_seconds:g} without precision: only a sweep to a precision can end "
+            "early with a result"
         )
+    if max_seconds is not None and not max_seconds > 0:
+        raise SpecificationError(f"max_seconds {max_seconds:g}: more than 0 seconds are needed")
 
 
 def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:

@@ -75,8 +75,17 @@ def _adds(field: str, held: Specification, asked: Specification, images: ImageSo
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = " ".join(map(_named, value)) or "none" if isinstance(value, tuple) else str(value)
     return text if len(text) <= 60 else f"{text[:40]}…{text[-19:]}"
+
+
+def _named(entry: Any) -> str:
+    """A name, or one with what belongs to it, as on the command line."""
+    if isinstance(entry, str):
+        return entry
+    name, own = entry
+    own = own if isinstance(own, str) else ",".join(own)
+    return name if own == name else f"{name}={own}"
 
 
 def carry_over(state: State, held: Specification, asked: Specification) -> State:

@@ -14,7 +14,6 @@ from jaxrobust.summary import (
     chance,
     curves,
     in_words,
-    known,
     most_seeds,
     percent,
     shares,
@@ -81,6 +80,7 @@ def _layers(result: xarray.Dataset, metric: str) -> str:
     interval = "whiskers are 95 % intervals (Student-t over seeds)"
     few = "there are too few for intervals"
     drawn = interval if np.isfinite(table["area_low"]).any() else few
+    own_images = ", each on the images that it saw" if "half_width" in result.attrs else ""
     beyond = (
         " Arrows count the seeds that still keep more than half at the greatest strength: where "
         "there is one, no mean is given."
@@ -92,7 +92,7 @@ def _layers(result: xarray.Dataset, metric: str) -> str:
         f"left, interpolated on each seed's curve. Below: the mean {label} over the whole range of "
         f"strengths (the area under the curve; dashed: undamaged"
         f"{', dotted: chance' if chance(result, metric) is not None else ''}). Large dots are "
-        f"means over {_seeds(result)}, rings the seeds; {drawn}.{beyond}"
+        f"means over {_seeds(result)}, rings the seeds{own_images}; {drawn}.{beyond}"
     )
 
 
@@ -100,12 +100,8 @@ def _effort(result: xarray.Dataset, metric: str) -> str:
     return (
         f"Where the effort went: how many images the trials of each cell saw in all, over "
         f"{_seeds(result)}, for each damaged layer (rows, the first on top) and strength "
-        f"(columns). {_known(result)}"
+        f"(columns)."
     )
-
-
-def _known(result: xarray.Dataset) -> str:
-    return " ".join(f"{each[:1].upper()}{each[1:]}." for each in known(result))
 
 
 def _lines(result: xarray.Dataset, metric: str) -> str:
@@ -138,7 +134,8 @@ def _guessing(result: xarray.Dataset, metric: str) -> str:
 def _seeds(result: xarray.Dataset) -> str:
     count = result.sizes["seed"]
     if "half_width" in result.attrs:
-        return f"as many random draws (seeds) as the cell took, up to {count}"
+        most = most_seeds(curves(result, "top1"))
+        return f"as many random draws (seeds) as the cell took (up to {most})"
     return "one random draw of the damage" if count == 1 else f"{count} random draws (seeds)"
 
 

@@ -85,7 +85,7 @@ def effort_map(result: xarray.Dataset, *, columns: int | None = None) -> Figure:
         efforts.append(np.where(own > 0, own, np.nan))
     known = np.concatenate([effort[np.isfinite(effort)] for effort in efforts])
     bottom, top = float(known.min(initial=np.inf)), float(known.max(initial=1))
-    bottom = min(bottom, top / 2)  # where all cells saw as many
+    bottom = min(bottom, top / 10)  # so that slight differences look slight
     scale = ScalarMappable(LogNorm(bottom, top), "viridis")
     figure, bar = _maps(found, efforts, scale, _rounded, columns)
     ticks = [tick for tick in _round_numbers(bottom, top) if bottom <= tick <= top]

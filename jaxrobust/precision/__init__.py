@@ -20,7 +20,7 @@ from jaxrobust.precision.effort import Costs, VarianceParts, blocks_per_seed, pi
 from jaxrobust.precision.estimate import Estimate, estimate
 from jaxrobust.precision.goal import Goal
 from jaxrobust.precision.rota import rota
-from jaxrobust.precision.rounds import FEWEST, next_seeds, unseen_events
+from jaxrobust.precision.rounds import FEWEST, next_seeds, seeds_needed, unseen_events
 
 __all__ = [
     "FEWEST",
@@ -33,6 +33,7 @@ __all__ = [
     "next_seeds",
     "pilot",
     "rota",
+    "seeds_needed",
     "unseen_events",
     "variance_parts",
 ]

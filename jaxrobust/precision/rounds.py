@@ -1,4 +1,4 @@
-"""How many seeds: geometric rounds, and what so many cannot show."""
+"""How many seeds: geometric rounds, a prediction, and what so many cannot show."""
 
 from __future__ import annotations
 
@@ -37,6 +37,24 @@ def round_ends(seeds: int) -> list[int]:
     return ends
 
 
+def seeds_needed(half_width: float, seeds: int, target: float) -> int:
+    """Predicts at how many seeds, a round's end, a cell will reach the half-width asked for.
+
+    From n · (half-width / target)²: the half-width falls with the root of the number of seeds.
+
+    Args:
+        half_width: after `seeds` seeds, at least 3 of them.
+        seeds: how many it has had.
+        target: the half-width that is asked for.
+
+    Example:
+        >>> seeds_needed(0.02, 32, 0.01)
+        162
+    """
+    needed = int(np.ceil(seeds * max(half_width / target, 1) ** 2))
+    return int(next_seeds(np.asarray(needed - 1)))
+
+
 def unseen_events(seeds: int) -> str:
     """The warning that goes with intervals over so many seeds.
 
@@ -49,11 +67,11 @@ def unseen_events(seeds: int) -> str:
         seeds: the fewest that any cell has.
 
     Example:
-        >>> unseen_events(32).partition(": ")[0]
-        'with 32 seeds, damage that strikes less than about 1 draw in 11 may not have been seen'
+        >>> unseen_events(32).partition(" may ")[0]
+        'where a cell has only 32 seeds, what happens in fewer than about 1 random draw in 11'
     """
     rarest = max(round(seeds / 3), 1)
     return (
-        f"with {seeds} seeds, damage that strikes less than about 1 draw in {rarest} may not have "
-        "been seen: no interval allows for it"
+        f"where a cell has only {seeds} seed{'s' * (seeds != 1)}, what happens in fewer than about "
+        f"1 random draw in {rarest} may not have been seen: no interval allows for it"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.report import tables
-from jaxrobust.results import accuracy
+from jaxrobust.results import accuracy, cell_rows
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.summary import (
     LABELS,
@@ -123,7 +123,7 @@ def _interval(result: xarray.Dataset, metric: str) -> str:
 def _known(result: xarray.Dataset) -> str:
     """What a sweep to a precision has come to know, and what it cannot know."""
     sentences = [_text(f"{each[:1].upper()}{each[1:]}.") for each in known(result)]
-    return f'<p class="notice">{" ".join(sentences)}</p>' if sentences else ""
+    return f'<p class="note">{" ".join(sentences)}</p>' if sentences else ""
 
 
 def _tiles(result: xarray.Dataset) -> str:
@@ -144,6 +144,12 @@ def _tiles(result: xarray.Dataset) -> str:
     kinds = "1 kind" if len(found) == 1 else f"{len(found)} kinds"
     tiles.append(("trials", f"{trials:,}", f"{_parts(result)}, {kinds} of damage"))
     tiles.append(("images", f"{images:,}", str(result.attrs.get("data", ""))))
+    if "half_width" in result.attrs:
+        met, target = cell_rows(result)["met"], result.attrs["half_width"]
+        count = f"{int(np.count_nonzero(met)):,} of {met.size:,}"
+        tiles.append(
+            (f"cells known to ±{100 * target:g} %", count, "top-1 accuracy, 95 % interval")
+        )
     return "".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(more)}</small></dd></div>"
         for name, value, more in tiles

@@ -54,7 +54,10 @@ def cells(result: xarray.Dataset) -> str:
     """Every cell that was run: mean and interval of both accuracies."""
     ordered = in_depth_order(result)
     found = {metric: accuracy(ordered, metric) for metric in ("top1", "top5")}
-    columns = ("perturbation", "layer", "strength", "top-1", "top-5", "seeds")
+    columns = ["perturbation", "layer", "strength", "top-1", "top-5", "seeds"]
+    met = found["top1"].get("met")
+    if met is not None:
+        columns.append(f"top-1 known to ±{100 * result.attrs['half_width']:g} %")
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     perturbations, names, strengths = (
         ordered[name].values for name in ("perturbation", "layer", "strength")
@@ -68,6 +71,8 @@ def cells(result: xarray.Dataset) -> str:
         row = [str(perturbations[perturbation]), str(names[layer]), f"{strengths[strength]:g}"]
         row += [_share(*(float(part[place]) for part in each)) for each in numbers.values()]
         row.append(str(seeds[place]))
+        if met is not None:
+            row.append("yes" if met.values[place] else "no")
         rows.append(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

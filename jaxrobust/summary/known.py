@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.precision import unseen_events
-from jaxrobust.results import accuracy, damaged_cells, sum_blocks
+from jaxrobust.precision import seeds_needed, unseen_events
+from jaxrobust.results import cell_rows
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 
@@ -27,15 +28,29 @@ def known(result: xarray.Dataset) -> list[str]:
     """
     if "half_width" not in result.attrs:
         return []
-    result = sum_blocks(result)
-    cells = accuracy(result)
-    asked = np.broadcast_to(damaged_cells(result)[:, None], cells["met"].shape)
-    lacking = int((asked & ~cells["met"].values).sum())
-    few = f"{lacking:,} of {int(asked.sum()):,} cells {'is' if lacking == 1 else 'are'} not"
-    precision = f"known to ±{result.attrs['half_width']:g} (top-1 accuracy)"
-    sentences = [f"{few if lacking else 'every cell is'} {precision}"]
-    random = ~np.isin(result["perturbation"].values, json.loads(result.attrs["exact"]))
-    seeds = cells["seeds"].values[asked & random[:, None, None]]
+    cells, target = cell_rows(result), result.attrs["half_width"]
+    lacking = cells.loc[~cells["met"]]
+    precision = f"known to ±{target:g} (top-1 accuracy)"
+    if lacking.empty:
+        sentences = [f"every cell is {precision}"]
+    else:
+        verb = "is" if len(lacking) == 1 else "are"
+        few = f"{len(lacking):,} of {len(cells):,} cells {verb} not {precision}"
+        sentences = [few + _forecast(lacking, target)]
+    random = ~cells.index.isin(json.loads(result.attrs["exact"]), level="perturbation")
+    seeds = cells["seeds"].to_numpy()[random]
     if seeds.any():
         sentences.append(unseen_events(int(seeds[seeds > 0].min())))
     return sentences
+
+
+def _forecast(lacking: pandas.DataFrame, target: float) -> str:
+    """How many seeds the cell that is known least will take, if its spread can be told."""
+    widths, seeds = lacking["half_width"].to_numpy(), lacking["seeds"].to_numpy()
+    if np.isnan(widths).all():
+        return ""
+    worst = int(np.nanargmax(widths))
+    needed = seeds_needed(float(widths[worst]), int(seeds[worst]), target)
+    return (
+        f"; one is to ±{widths[worst]:.2g} with {seeds[worst]} seeds and may take about {needed:,}"
+    )

@@ -360,8 +360,9 @@ def test_seeds_that_do_not_fit_into_memory_leave_what_was_counted(
         (dict(seeds=5), "precision 0.05 and seeds 5: a sweep to a precision decides itself"),
         (dict(precision=0), "precision 0: the half-width of an interval"),
         (dict(precision=0.7), "precision 0.7: the half-width of an interval"),
-        (dict(precision=None, max_seconds=5), "max_seconds 5: a positive number together with"),
-        (dict(max_seconds=0), "max_seconds 0: a positive number together with"),
+        (dict(precision="0.1"), "precision '0.1': the half-width of an interval"),
+        (dict(precision=None, max_seconds=5), "max_seconds 5 without precision: only a"),
+        (dict(max_seconds=0), "max_seconds 0: more than 0 seconds are needed"),
     ],
 )
 def test_what_cannot_be_asked_for(

@@ -1,0 +1,33 @@
+"""The labelled result of a sweep, and what is known of each of its cells."""
+
+from jaxrobust.results.cells import accuracy, cell_rows, per_image
+from jaxrobust.results.images import right
+from jaxrobust.results.labels import (
+    BITS,
+    CLEAN,
+    CONTROL,
+    DIMENSIONS,
+    GOAL,
+    LABELS,
+    TRIALS,
+    labelled,
+    make_dataset,
+    sum_blocks,
+)
+
+__all__ = [
+    "BITS",
+    "CLEAN",
+    "CONTROL",
+    "DIMENSIONS",
+    "GOAL",
+    "LABELS",
+    "TRIALS",
+    "accuracy",
+    "cell_rows",
+    "labelled",
+    "make_dataset",
+    "per_image",
+    "right",
+    "sum_blocks",
+]

@@ -1,0 +1,67 @@
+"""Which images were right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.results.labels import BITS, SEEN
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
+    """Which images were right: for analyses per image and per class, and for paired tests.
+
+    Args:
+        result: of a sweep with keep="images", or a part of it (`result.sel(layer="fc")`), as 1 byte
+            per trial and image is made of it.
+        metric: `top1` or `top5`; `clean_top1` or `clean_top5` for the undamaged network.
+
+    Returns:
+        bool [perturbation, layer, strength, seed, image] (clean: [image]), with the coordinates
+        `label`, each image's class, and `seen`: whether a trial has seen an image, as it is False
+        where it has not. Trials of a sweep to a precision do not see all of them.
+
+    Raises:
+        SpecificationError: an unknown metric, or a result without images.
+
+    Example:
+        Accuracy per class, in each trial:
+
+            found = jr.right(result)
+            found.where(found.seen).groupby("label").mean("image")
+
+        McNemar's exact test of whether two cells differ, on the images on which they do (McNemar
+        1947, Psychometrika 12): a sign test, here of two layers damaged with the same seed.
+
+            one, other = found.sel(layer="conv1"), found.sel(layer="fc6")  # then one trial each
+            both = one.seen & other.seen
+            gained, lost = int((~one & other & both).sum()), int((one & ~other & both).sum())
+            scipy.stats.binomtest(gained, gained + lost).pvalue
+    """
+    import xarray
+
+    if BITS[0] not in result:
+        raise SpecificationError(
+            'this result has no images: sweep(..., keep="images") or --keep images keeps them'
+        )
+    metrics = [own + name.removesuffix("_bits") for own in ("", "clean_") for name in BITS]
+    if metric not in metrics:
+        raise SpecificationError(unknown("metric", metric, metrics))
+
+    def unpacked(name: str) -> xarray.DataArray:
+        bits = result[name].transpose(..., "byte")
+        values = np.unpackbits(bits.values, axis=-1, count=result.sizes["image"])
+        return xarray.DataArray(
+            values.astype(bool),
+            coords={**bits.coords, **{each: result.coords[each] for each in ("image", "label")}},
+            dims=(*bits.dims[:-1], "image"),
+            name=metric,
+        )
+
+    found = unpacked(f"{metric}_bits")
+    return found if metric.startswith("clean_") else found.assign_coords(seen=unpacked(SEEN))

@@ -1,0 +1,162 @@
+"""The labels of what a sweep has counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrobust.precision import FEWEST, Goal
+
+if TYPE_CHECKING:
+    import xarray
+
+# Prefixes of the names of arrays in a checkpoint: sums of trials, and of the undamaged network.
+TRIALS, CLEAN = "trials/", "clean/"
+LABELS, GOAL = "labels", "goal/"
+# Which images were right, a bit for each: they add up over blocks, but not to one number.
+BITS = ("top1_bits", "top5_bits")
+SEEN = "seen_bits"
+# Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
+CONTROL, CONTROLLED = "control_", ("top1", "top5")
+DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
+_MEANING = {
+    "images": "images seen; 0 for a trial that was not run",
+    "top1": "images whose label has the greatest logit",
+    "top5": "images whose label is among the five greatest logits",
+    "changed": "images whose predicted class differs from the undamaged network's",
+    "nonfinite": "images with a logit that is not finite (wrong, and not in the loss)",
+    "loss": "summed cross entropy in nats, over images with finite logits",
+}
+
+
+def make_dataset(
+    trials: Mapping[str, np.ndarray],
+    clean: Mapping[str, np.ndarray],
+    coordinates: Mapping[str, list[Any]],
+    attributes: Mapping[str, Any],
+) -> xarray.Dataset:
+    """Labels the sums of a sweep.
+
+    Args:
+        trials: quantity -> sums [perturbation, layer, strength, seed, block].
+        clean: quantity -> sums of the undamaged network [block].
+        coordinates: perturbation, layer, strength -> values; seed and block count from 0.
+        attributes: of the dataset.
+    """
+    import xarray
+
+    variables = {name: (DIMENSIONS, values) for name, values in trials.items()}
+    variables |= {f"clean_{name}": (("block",), values) for name, values in clean.items()}
+    seeds, blocks = trials["images"].shape[-2:]
+    result = xarray.Dataset(
+        variables,
+        coords={**coordinates, "seed": np.arange(seeds), "block": np.arange(blocks)},
+        attrs=dict(attributes),
+    )
+    for name in result.data_vars:
+        short = str(name).removeprefix("clean_").removeprefix(CONTROL)
+        result[name].attrs["long_name"] = _MEANING.get(short, f"summed {short}")
+    return result
+
+
+def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
+    """Labels the arrays of a checkpoint with its record.
+
+    Of a sweep to a precision only what each trial was to see: what was counted besides, before
+    that sweep or to settle how many blocks a seed sees, would give some images and seeds more
+    weight than others.
+    """
+    if precise := "half_width" in record["attributes"]:
+        arrays = _as_wanted(arrays, record)
+    trials, clean = (
+        {
+            name.removeprefix(prefix): values
+            for name, values in arrays.items()
+            if name.startswith(prefix) and name.removeprefix(prefix) not in BITS
+        }
+        for prefix in (TRIALS, CLEAN)
+    )
+    if precise:
+        for name in CONTROLLED:
+            share = trials["images"] / np.maximum(clean["images"], 1)
+            trials[CONTROL + name] = share * clean[name]
+    result = make_dataset(trials, clean, record["coordinates"], record["attributes"])
+    if LABELS not in arrays:
+        return result
+    labels, block = arrays[LABELS], record["specification"]["block"]
+    whole = trials["images"] == clean["images"]
+    byte = np.where(whole, np.uint8(255), np.uint8(0))[..., None]
+    seen = _join_blocks(np.broadcast_to(byte, arrays[TRIALS + BITS[0]].shape), block, len(labels))
+    meaning = {"long_name": "whether each image was seen, 8 images in a byte"}
+    result[SEEN] = ((*DIMENSIONS[:4], "byte"), seen, meaning)
+    for name in BITS:
+        meaning = {"long_name": f"whether each image was right at {name[:4]}, 8 images in a byte"}
+        for prefix, own, dimensions in ((TRIALS, "", DIMENSIONS[:4]), (CLEAN, "clean_", ())):
+            values = _join_blocks(arrays[prefix + name], block, len(labels))
+            result[own + name] = ((*dimensions, "byte"), values, meaning)
+    return result.assign_coords(image=np.arange(len(labels)), label=("image", labels))
+
+
+def _as_wanted(
+    arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The arrays with zeros for blocks that trials were not to see, and for trials under way.
+
+    Trials at the strength that changes nothing were not run, and have seen all that there is.
+    """
+    names, strengths = (record["coordinates"][each] for each in ("perturbation", "strength"))
+    random = ~np.isin(names, json.loads(record["attributes"]["exact"]))
+    counted = arrays[TRIALS + "images"] == arrays[CLEAN + "images"]
+    seeds, blocks = counted.shape[-2:]
+
+    def whole(goal: Goal) -> np.ndarray:
+        """What was wanted of the trials that have seen all that they were to see."""
+        wanted = goal.wanted(seeds, blocks, record["specification"]["root"], random)
+        return wanted & np.all(counted | ~wanted, axis=-1, keepdims=True)
+
+    goal = Goal(arrays[GOAL + "seeds"], arrays[GOAL + "shown"])
+    wanted = whole(goal)
+    # Until a cell's first round is over there is more of the pilot: a block of each seed.
+    few = wanted.any(-1).sum(-1) < np.minimum(goal.seeds, FEWEST)
+    few[:, goal.unsettled] = True
+    wanted = np.where(few[..., None, None], whole(goal.of_pilot), wanted)
+    wanted |= undamaged_cells(names, strengths, record["attributes"])[:, None, :, None, None]
+    masked = dict(arrays)
+    for name, values in arrays.items():
+        if name.startswith(TRIALS):
+            own = wanted.reshape(wanted.shape + (1,) * (values.ndim - wanted.ndim))
+            masked[name] = np.where(own, values, np.zeros((), values.dtype))
+    return masked
+
+
+def undamaged_cells(
+    names: Iterable[str], strengths: Iterable[float], attributes: Mapping[str, Any]
+) -> np.ndarray:
+    """Where a strength changes nothing, bool [perturbation, strength]."""
+    identity = json.loads(attributes["identity"])
+    return np.asarray([[strength == identity[name] for strength in strengths] for name in names])
+
+
+def _join_blocks(bits: np.ndarray, block: int, images: int) -> np.ndarray:
+    """Bits [..., block, byte], each block from a byte's beginning, as [..., byte] without gaps."""
+    trials = bits.shape[:-2]
+    joined = np.empty((*trials, -(-images // 8)), np.uint8)
+    for some in np.ndindex(trials[:-1]):  # unpacked they take eight times the memory
+        unpacked = np.unpackbits(bits[some], axis=-1, count=block)
+        unpacked = unpacked.reshape(*unpacked.shape[:-2], -1)[..., :images]
+        joined[some] = np.packbits(unpacked, axis=-1)
+    return joined
+
+
+def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
+    """The same result with the sums of all blocks added, in block order."""
+    if "block" not in result.dims:
+        return result
+    # A NaN of a user's metric must not turn into a smaller sum.
+    summed = result.sum("block", skipna=False, keep_attrs=True)
+    return summed.assign(
+        {name: values for name, values in result.items() if "block" not in values.dims}
+    )
