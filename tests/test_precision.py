@@ -7,6 +7,7 @@ from scipy import stats
 from jaxrobust.precision import (
     FEWEST,
     Costs,
+    Goal,
     VarianceParts,
     blocks_per_seed,
     estimate,
@@ -202,6 +203,33 @@ def test_a_cell_that_was_not_run_leaves_the_others_alone() -> None:
     costs = Costs(np.array([0.1]), 0.0, 0.001)
     chosen = [blocks_per_seed(each, costs, images, 0.01) for each in (parts, alone)]
     assert chosen[0] == chosen[1]
+
+
+def test_a_goal_wants_the_pilot_first_and_then_rows_of_the_rota() -> None:
+    asked = np.ones((2, 3, 4), bool)
+    asked[0, :, 3] = False
+    goal = Goal.first(asked)
+    assert goal.unsettled == [0, 1, 2]
+    goal.shown[1:] = 1, 3
+    assert goal.unsettled == [0]
+    goal.seeds[0, 1, 0] = 48
+    random = np.array([True, False])
+    wanted = goal.wanted(50, 10, 7, random)
+    assert wanted.shape == (2, 3, 4, 50, 10)
+    looks = np.zeros((50, 10), bool)
+    looks[pilot(10, 7)] = True
+    for layer, shown in enumerate((None, 1, 3)):
+        for strength, seeds in enumerate(goal.seeds[0, layer]):
+            rows = looks
+            if shown is not None:
+                rows = np.zeros((50, 10), bool)
+                np.put_along_axis(rows, rota(10, shown, 50, 7), True, -1)
+            rows = rows & (np.arange(50) < seeds)[:, None]
+            np.testing.assert_array_equal(wanted[0, layer, strength], rows)
+    assert not wanted[0, :, 3].any()
+    # Without random draws the first seed is all, and sees everything.
+    assert wanted[1, :, :, 0].all() and not wanted[1, :, :, 1:].any()
+    np.testing.assert_array_equal(goal.wanted(20, 10, 7, random), wanted[:, :, :, :20])
 
 
 def cell(seed: float, block: float, rest: float) -> VarianceParts:

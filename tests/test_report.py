@@ -237,6 +237,10 @@ def test_the_page_of_a_sweep_to_a_precision_says_how_much_is_known(tmp_path: Pat
     assert folder / "figures" / "effort.png" in paths
     text = Page((folder / "report.html").read_text(encoding="utf-8")).text
     for sentence in known(result):
-        assert text.count(sentence[1:]) >= 2, "in the caption of the effort and near the tables"
+        assert sentence[1:] in text
+    met = jr.accuracy(result).met.sel(strength=[0.3, 0.6])
+    assert f"{int(met.sum())} of {met.size}" in text and "cells known to ±1.1 %" in text
+    # It is about what the sweep has aimed at.
+    assert not list((folder / "figures").glob("*top5*"))
     assert "Where the effort went" in text
     assert jr.accuracy(result).attrs["method"] in text

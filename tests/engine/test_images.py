@@ -137,6 +137,20 @@ def test_an_extended_sweep_has_the_images_of_the_larger_one(
         assert jr.right(result, metric).identical(jr.right(whole, metric))
 
 
+def test_a_sweep_to_a_precision_has_the_images_that_its_seeds_saw(
+    net: jr.Network, source: jr.ImageSource, by_hand: dict[str, np.ndarray]
+) -> None:
+    result = sweep(net, source, block=5, seeds=None, precision=0.15)
+    found = jr.right(result)
+    summed = result.sum("block")
+    np.testing.assert_array_equal(found.seen.sum("image"), summed.images)
+    np.testing.assert_array_equal(found.sum("image"), summed.top1)
+    assert found.seen.any() and not found.seen.all() and not found.where(~found.seen, False).any()
+    first = found.isel(seed=slice(ARGUMENTS["seeds"]))
+    seen = first.seen.values
+    np.testing.assert_array_equal(first.values[seen], by_hand["top1"][seen])
+
+
 def test_what_is_kept_cannot_be_changed_later(
     net: jr.Network, source: jr.ImageSource, tmp_path: Path
 ) -> None:

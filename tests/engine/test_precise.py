@@ -17,6 +17,7 @@ import jaxrobust as jr
 from jaxrobust.engine import precise
 from jaxrobust.perturbations import scales
 from jaxrobust.precision import FEWEST, Costs, next_seeds
+from jaxrobust.results import cell_rows
 
 IMAGES, BLOCK, HALF_WIDTH = 58, 5, 0.05
 CELLS: dict[str, Any] = dict(
@@ -192,6 +193,10 @@ def test_one_whose_time_is_up_keeps_whole_trials_and_goes_on(
     assert len(states) > 2
     assert not jr.accuracy(states[0]).met.all()
     check_met(states[-1])
+    # The first seeds were run first, so that they have seen images from everywhere.
+    seen = (damaged(states[0]).images > 0).any(("perturbation", "strength")).sel(layer="conv2")
+    blocks = int(seen.any("seed").sum())
+    assert 1 < blocks < seen.sizes["block"] and seen.any("block")[: blocks - 1].all()
 
 
 def test_a_finished_one_gives_its_result_at_once(
@@ -274,10 +279,11 @@ def test_layers_that_were_counted_before_are_timed_again(
         assert costs.suffix > 0 and (costs.draw > 0).all()
 
 
+@pytest.mark.parametrize("knockouts", [[0.2], [0]], ids=str)
 def test_perturbations_have_grids_of_their_own(
-    net: jr.Network, source: jr.ImageSource, fixed: xarray.Dataset
+    knockouts: list[float], net: jr.Network, source: jr.ImageSource, fixed: xarray.Dataset
 ) -> None:
-    grids = {"synapse_knockout": [0.2], "weight_noise": [0, 0.4, 0.6]}
+    grids = {"synapse_knockout": knockouts, "weight_noise": [0, 0.4, 0.6]}
     result = precise_sweep(net, source, strengths=grids)
     assert result.attrs["finished"] == 1
     check_counts(result, fixed)
@@ -286,6 +292,8 @@ def test_perturbations_have_grids_of_their_own(
         own = cells.sel(perturbation=name)
         assert own.met.sel(strength=grid).all()
         assert (own.seeds.drop_sel(strength=grid) == 0).all()
+    rows = cell_rows(result)
+    assert len(rows) == 2 * (2 + sum(strength > 0 for strength in knockouts)) and rows.met.all()
 
 
 def test_a_fixed_sweep_extends_one_to_a_precision(

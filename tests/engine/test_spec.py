@@ -172,6 +172,7 @@ def test_parameters_and_images_are_part_of_the_specification(
         ({"metrics": {"top1": lambda *_: 0}}, "metric 'top1': that name is taken"),
         ({"metrics": {"images": lambda *_: 0}}, "metric 'images': that name is taken"),
         ({"metrics": {"clean_x": lambda *_: 0}}, "metric 'clean_x': that name is taken"),
+        ({"metrics": {"control_x": lambda *_: 0}}, "metric 'control_x': that name is taken"),
         ({"metrics": {"strength": lambda logits, *_: logits[:, 0]}}, "'strength'"),
         ({"metrics": {"mean": lambda logits, *_: logits.mean()}}, "metric 'mean'"),
         ({"metrics": {"rows": lambda logits, *_: logits}}, "metric 'rows'"),
