@@ -172,7 +172,9 @@ class Sweep(SweepArguments):
         given = (self.coordinator, self.processes, self.process)
         if not self.distributed:
             if any(each is not None for each in given):
-                raise SpecificationError("--coordinator, --processes, --process: --distributed too")
+                raise SpecificationError(
+                    "--coordinator, --processes and --process need --distributed"
+                )
             return True
         from jaxrobust.hosts import Processes, initialize
 

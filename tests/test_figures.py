@@ -284,5 +284,9 @@ def test_captions_of_a_sweep_to_a_precision_name_its_interval() -> None:
     attributes = accuracy(result).attrs
     text = caption(result, "curves", "top1")
     assert f"95 % intervals of the {attributes['estimand']} ({attributes['method']})" in text
-    assert "(up to 48); " in text and "of which each seed saw some" in text
-    assert "rings the seeds, each on the images that it saw; " in caption(result, "layers", "top1")
+    assert "(up to 48); " in text and "Every point: the same" in text
+    assert "rings the seeds; " in caption(result, "layers", "top1")
+    half = {name: values // 2 for name, values in result.items() if "seed" in values.dims}
+    some = result.assign(half)
+    assert "of which each seed saw some" in caption(some, "curves", "top1")
+    assert "rings the seeds, each on the images that it saw; " in caption(some, "layers", "top1")

@@ -119,8 +119,8 @@ def ask(
 
 def check_precision(precision: float | None, max_seconds: float | None, seeds: int | None) -> None:
     """Raises SpecificationError where these arguments of `jaxrobust.sweep` make no sense."""
-    number = isinstance(precision, int | float | np.number)
-    if precision is not None and not (number and 0 < precision < 0.5):
+    number = int | float | np.number
+    if precision is not None and not (isinstance(precision, number) and 0 < precision < 0.5):
         raise SpecificationError(
             f"precision {precision!r}: the half-width of an interval of accuracies is needed, "
             "between 0 and 0.5"
@@ -132,11 +132,11 @@ def check_precision(precision: float | None, max_seconds: float | None, seeds: i
         )
     if max_seconds is not None and precision is None:
         raise SpecificationError(
-            f"max_seconds {max_seconds:g} without precision: only a sweep to a precision can end "
+            f"max_seconds {max_seconds} without precision: only a sweep to a precision can end "
             "early with a result"
         )
-    if max_seconds is not None and not max_seconds > 0:
-        raise SpecificationError(f"max_seconds {max_seconds:g}: more than 0 seconds are needed")
+    if max_seconds is not None and not (isinstance(max_seconds, number) and max_seconds > 0):
+        raise SpecificationError(f"max_seconds {max_seconds!r}: more than 0 seconds are needed")
 
 
 def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:

@@ -35,9 +35,9 @@ def costs_of(runner: Runner, number: int) -> Costs:
     trials, shared, own = 0, 0.0, 0.0
     for group in runner.groups_of(number):
         for each in runner.swept:
-            if each.perturbation not in group.perturbations or not each.columns:
-                continue
-            if each.perturbation.draw is None:
+            perturbation = each.perturbation
+            random = perturbation in group.perturbations and perturbation.draw is not None
+            if not (random and each.columns):
                 continue
             making[each.row] = _making(group, each)
             trials += len(each.columns)

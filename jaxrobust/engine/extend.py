@@ -75,7 +75,8 @@ def _adds(field: str, held: Specification, asked: Specification, images: ImageSo
 
 
 def _short(value: Any) -> str:
-    text = " ".join(map(_named, value)) or "none" if isinstance(value, tuple) else str(value)
+    text = " ".join(map(_named, value)) if isinstance(value, tuple) else str(value)
+    text = "none" if text in ("", "None") else text
     return text if len(text) <= 60 else f"{text[:40]}…{text[-19:]}"
 
 

@@ -88,6 +88,7 @@ def _next_seeds(kept: Kept) -> list[Any]:
 
 
 def _make_room(kept: Kept, seeds: int, memory: int, processes: Processes) -> None:
+    # Either all of them have room, or none grows.
     processes.each(lambda: kept.check_room(seeds, memory))
     kept.grow(seeds)
 

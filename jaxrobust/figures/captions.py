@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxrobust.results import accuracy
+from jaxrobust.results import accuracy, sees_some
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
     LABELS,
@@ -80,7 +80,7 @@ def _layers(result: xarray.Dataset, metric: str) -> str:
     interval = "whiskers are 95 % intervals (Student-t over seeds)"
     few = "there are too few for intervals"
     drawn = interval if np.isfinite(table["area_low"]).any() else few
-    own_images = ", each on the images that it saw" if "half_width" in result.attrs else ""
+    own_images = ", each on the images that it saw" if sees_some(result) else ""
     beyond = (
         " Arrows count the seeds that still keep more than half at the greatest strength: where "
         "there is one, no mean is given."
@@ -142,6 +142,6 @@ def _seeds(result: xarray.Dataset) -> str:
 def _images(result: xarray.Dataset) -> str:
     images = int(result["clean_images"].sum())
     data = result.attrs.get("data", "not named")
-    if "half_width" in result.attrs:
+    if sees_some(result):
         return f"Images: {images:,} ({data}), of which each seed saw some."
     return f"Every point: the same {images:,} images ({data})."

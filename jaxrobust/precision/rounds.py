@@ -68,10 +68,10 @@ def unseen_events(seeds: int) -> str:
 
     Example:
         >>> unseen_events(32).partition(" may ")[0]
-        'where a cell has only 32 seeds, what happens in fewer than about 1 random draw in 11'
+        'in a cell with 32 seeds, what happens in fewer than about 1 random draw in 11'
     """
     rarest = max(round(seeds / 3), 1)
     return (
-        f"where a cell has only {seeds} seed{'s' * (seeds != 1)}, what happens in fewer than about "
-        f"1 random draw in {rarest} may not have been seen: no interval allows for it"
+        f"in a cell with {seeds:,} seed{'s' * (seeds != 1)}, what happens in fewer than about "
+        f"1 random draw in {rarest:,} may not have been seen: no interval allows for it"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.report import tables
-from jaxrobust.results import accuracy, cell_rows
+from jaxrobust.results import accuracy, cell_rows, sees_some
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.summary import (
     LABELS,
@@ -95,7 +95,7 @@ def _lead(result: xarray.Dataset) -> str:
     damaged = ", ".join(title(str(name)).lower() for name in result.perturbation.values)
     seeds = result.sizes["seed"]
     draws = "one random draw" if seeds == 1 else f"up to {seeds} random draws"
-    some = "some of " if "half_width" in result.attrs else ""
+    some = "some of " if sees_some(result) else ""
     return (
         f"{_parts(result)} of {_network(result)}, damaged one at a time at growing strength "
         f"({damaged}), with {draws} of each damage; after each, {some}the same "

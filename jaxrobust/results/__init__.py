@@ -1,6 +1,6 @@
 """The labelled result of a sweep, and what is known of each of its cells."""
 
-from jaxrobust.results.cells import accuracy, cell_rows, per_image
+from jaxrobust.results.cells import accuracy, cell_rows, per_image, sees_some
 from jaxrobust.results.images import right
 from jaxrobust.results.labels import (
     BITS,
@@ -29,5 +29,6 @@ __all__ = [
     "make_dataset",
     "per_image",
     "right",
+    "sees_some",
     "sum_blocks",
 ]

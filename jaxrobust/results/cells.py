@@ -65,7 +65,7 @@ def accuracy(
         values = per_image(summed, metric)
         mean, low, high, std, seeds = seed_interval(values.values, confidence)
         estimand = "mean over damage draws on exactly these images"
-        if "half_width" in result.attrs:
+        if sees_some(result):
             estimand = "mean over damage draws, each on its own ones of these images"
         method = "Student-t over per-seed means"
     elif over == "seeds+images" and "half_width" in result.attrs:
@@ -134,7 +134,8 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
         coords={name: summed.coords[name] for name in DIMENSIONS[:3]},
         attrs=dict(
             metric=metric,
-            estimand="mean over damage draws on exactly these images, of which each draw saw some",
+            estimand="mean over damage draws on exactly these images"
+            + ", of which each draw saw some" * sees_some(summed),
             method="Student-t over seeds, each corrected for how the undamaged network does on "
             "its images",
             confidence=confidence,
@@ -158,6 +159,13 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
     cells = accuracy(result).drop_vars("images").rename(trial_images="images")
     rows = cells[names].assign(damaged=damaged).to_dataframe(dim_order=list(DIMENSIONS[:3]))
     return rows.loc[rows["damaged"], names]
+
+
+def sees_some(result: xarray.Dataset) -> bool:
+    """Whether it is a sweep to a precision in which trials were to see only some of the images."""
+    images = sum_blocks(result)["images"].values
+    every = (images == 0) | (images == int(result["clean_images"].sum()))
+    return "half_width" in result.attrs and not every.all()
 
 
 def _damaged_cells(result: xarray.Dataset) -> np.ndarray:

@@ -343,6 +343,16 @@ def test_only_what_is_exact(net: jr.Network, source: jr.ImageSource) -> None:
     assert jr.accuracy(result).met.all()
 
 
+@pytest.mark.parametrize("block", [BLOCK, IMAGES])
+def test_an_interval_says_which_images_it_is_of(
+    block: int, net: jr.Network, source: jr.ImageSource
+) -> None:
+    result = precise_sweep(net, source, layers="fc", block=block, precision=0.2)
+    for metric in ("top1", "changed"):
+        estimand = jr.accuracy(result, metric).attrs["estimand"]
+        assert ("of which each" in estimand or "its own ones" in estimand) == (block < IMAGES)
+
+
 def test_several_devices_change_no_count(
     net: jr.Network, source: jr.ImageSource, fixed: xarray.Dataset
 ) -> None:
@@ -371,6 +381,7 @@ def test_seeds_that_do_not_fit_into_memory_leave_what_was_counted(
         (dict(precision="0.1"), "precision '0.1': the half-width of an interval"),
         (dict(precision=None, max_seconds=5), "max_seconds 5 without precision: only a"),
         (dict(max_seconds=0), "max_seconds 0: more than 0 seconds are needed"),
+        (dict(max_seconds="1"), "max_seconds '1': more than 0 seconds are needed"),
     ],
 )
 def test_what_cannot_be_asked_for(
