@@ -9,14 +9,16 @@ than the machine allows, measured on 2 cores with AVX-512:
 - Few output channels on top of 3 input channels (24: 7 GFLOP/s instead of 70): a fourth channel of
   zeros lets XLA take its fast path.
 
-Both are float32 throughout; Winograd's rounding differs from the definition's by about one
-millionth of the largest output (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", 2016; F(2×2, 3×3) there).
+Both are float32 throughout. The fourth channel changes nothing. Winograd's rounding errors are
+about one millionth of the largest input near by, times the kernel (Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks", 2016; F(2×2, 3×3) there): one huge number ruins what stands
+beside it, an infinite one makes it NaN. So its operands are watched while it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -27,11 +29,24 @@ from jaxrobust.jaxprs import Equation, Program
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-Formulation = Callable[[Any, Any], Any]
-
 _LARGEST_MAP = 56 * 56
 _FEW_CHANNELS, _MANY_CHANNELS = 32, 256
 _SLOW_INPUTS, _SLOW_OUTPUTS = 3, 48
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """Another way to compute a convolution.
+
+    Attributes:
+        compute: a function of images and kernel. What it does to the kernel alone are equations of
+            their own, so that it can be hoisted.
+        exact: it adds up the same products; False if it is only accurate where no number is far
+            greater than the others.
+    """
+
+    compute: Callable[[Any, Any], Any]
+    exact: bool
 
 
 def faster(equation: Equation, program: Program) -> Formulation | None:
@@ -42,8 +57,7 @@ def faster(equation: Equation, program: Program) -> Formulation | None:
         program: knows the shapes.
 
     Returns:
-        A function of images and kernel; None where XLA's own way is good. What it does to the
-        kernel alone are equations of their own, so that it can be hoisted.
+        None where XLA's own way is good.
     """
     if equation.primitive != "conv_general_dilated" or len(equation.reads) != 2:
         return None
@@ -65,12 +79,18 @@ def faster(equation: Equation, program: Program) -> Formulation | None:
         fewest, size = min(inputs, outputs), output.shape[1] * output.shape[2]
         if fewest >= _MANY_CHANNELS or (fewest >= _FEW_CHANNELS and size <= _LARGEST_MAP):
             padding, precision = params["padding"], params["precision"]
-            return lambda images, kernel: winograd(
-                images, transformed(kernel), padding=padding, precision=precision
+            return Formulation(
+                lambda images, kernel: winograd(
+                    images, transformed(kernel), padding=padding, precision=precision
+                ),
+                exact=False,
             )
     if inputs == _SLOW_INPUTS and outputs < _SLOW_OUTPUTS:
-        return lambda images, kernel: equation.source.primitive.bind(
-            _with_channels(images, 3), _with_channels(kernel, 2), **params
+        return Formulation(
+            lambda images, kernel: equation.source.primitive.bind(
+                _with_channels(images, 3), _with_channels(kernel, 2), **params
+            ),
+            exact=True,
         )
     return None
 

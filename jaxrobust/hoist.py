@@ -10,13 +10,13 @@ it: the product is linear in the kernel, so trials that damage the kernel linear
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxrobust.convolutions import faster
 from jaxrobust.jaxprs import (
@@ -32,6 +32,7 @@ from jaxrobust.jaxprs import (
 )
 from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
+from jaxrobust.products import Product, product_of
 from jaxrobust.rounding import PrecisionMode, rounded
 
 if TYPE_CHECKING:
@@ -39,38 +40,6 @@ if TYPE_CHECKING:
 
 
 _EXPANSIONS = ("broadcast_in_dim", "iota", "reshape", "squeeze", "expand_dims")
-_LAYOUTS = ("reshape", "squeeze", "expand_dims", "transpose")
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The one convolution or matrix product that a damaged kernel enters.
-
-    Attributes:
-        kernel: path of the kernel.
-        equations: those that only lay the kernel out anew, then those of the product, of which
-            the last gives its result.
-        unit_axis: the axis of the product that counts the kernel's output units.
-    """
-
-    kernel: str
-    equations: tuple[Equation, ...]
-    unit_axis: int
-
-    @property
-    def output(self) -> int:
-        """The variable of the product."""
-        return self.equations[-1].outputs[0]
-
-    def written_as(self, instead: Mapping[int, tuple[Equation, ...]], damaged: set[int]) -> Product:
-        """The same product with other equations in the place of some, by their `id`.
-
-        What these do to the other operand alone is no part of it.
-        """
-        new = chain.from_iterable(instead.get(id(each), (each,)) for each in self.equations)
-        return replace(
-            self, equations=tuple(each for each in new if not damaged.isdisjoint(each.outputs))
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +67,9 @@ class Split:
         shared_equations, prefix_equations, suffix_equations: the three classes; cheap expansions
             of parameters are made where they are read, and so can stand in two of them.
         product: the product that the only damaged kernel enters, if there is one.
+        watched: the operands of convolutions for which there is a faster way that is only accurate
+            where no number is far greater than the others, in the order of the program, the same
+            for every split of a network on this device.
     """
 
     program: Program
@@ -109,6 +81,7 @@ class Split:
     prefix_equations: tuple[Equation, ...]
     suffix_equations: tuple[Equation, ...]
     product: Product | None
+    watched: tuple[int, ...] = ()
 
     @cached_property
     def _variables(self) -> dict[str, int]:
@@ -158,6 +131,17 @@ class Split:
             params, shared, residuals: of the undamaged network.
             product: what `multiply` gave for the damaged kernel.
         """
+        return self.watched_suffix(damaged, params, shared, residuals, product)[0]
+
+    def watched_suffix(
+        self,
+        damaged: Mapping[str, Array],
+        params: Any,
+        shared: list[Array],
+        residuals: list[Array],
+        product: Array | None = None,
+    ) -> tuple[Float[Array, "images classes"], Float[Array, " watched"]]:
+        """The logits, and the `peaks` of the operands that `watched_in_suffix` names."""
         values = self._undamaged(params, shared, residuals)
         values |= {self._variables[path]: leaf for path, leaf in damaged.items()}
         equations = self.suffix_equations
@@ -165,7 +149,45 @@ class Split:
             values[self._product.output] = product
             done = set(map(id, self._product.equations))
             equations = [equation for equation in equations if id(equation) not in done]
-        return run(equations, values, [self.program.output])[0]
+        operands = [self.watched[place] for place in self.watched_in_suffix(product is not None)]
+        logits, *found = run(equations, values, [self.program.output, *operands])
+        return logits, peaks(found)
+
+    def whole(
+        self, params: Any, images: Float[Array, "images h w c"]
+    ) -> tuple[Float[Array, "images classes"], Float[Array, " watched"]]:
+        """The undamaged network: its logits, and the `peaks` of all `watched` operands."""
+        values = self._parameters(params) | self.program.constants | {self.program.images: images}
+        wanted = [self.program.output, *self.watched]
+        logits, *found = run(self.program.equations, values, wanted)
+        return logits, peaks(found)
+
+    def watched_in_suffix(self, multiplied: bool) -> tuple[int, ...]:
+        """The places in `watched` of the operands that the suffix makes of damaged leaves.
+
+        Args:
+            multiplied: the suffix is given the product with the damaged kernel.
+        """
+        reached = dependents(
+            self.suffix_equations, [self._variables[path] for path in self.damaged]
+        )
+        if multiplied:
+            reached -= self._kernel_variables
+        return tuple(place for place, operand in enumerate(self.watched) if operand in reached)
+
+    @property
+    def watched_kernel(self) -> int | None:
+        """The place in `watched` of the kernel that `multiply` takes, if it is watched."""
+        places = [n for n, operand in enumerate(self.watched) if operand in self._kernel_variables]
+        return places[0] if places else None
+
+    @property
+    def _kernel_variables(self) -> set[int]:
+        """The product's kernel, as it is and laid out anew."""
+        if self.product is None:
+            return set()
+        own = {v for equation in self.product.equations[:-1] for v in equation.outputs}
+        return own | {self._variables[self.product.kernel]}
 
     @property
     def unit_axis(self) -> int:
@@ -251,16 +273,21 @@ def split(
     paths = tuple(leaf_paths(network.params))
     variables = dict(zip(paths, program.parameters, strict=True))
     exact = hoist and precision == "float32"
-    product = _product_of(network, damaged, variables, program) if exact else None
+    product = product_of(network, damaged, variables, program) if exact else None
+    reformulable = reformulate or (exact and jax.default_backend() == "cpu")
     if reformulate is None:
-        reformulate = exact and jax.default_backend() == "cpu"
-    traced = program
-    program, written = rewrite(
-        traced,
-        lambda equation: (
-            faster(equation, traced) if reformulate else rounded(equation, traced, precision)
-        ),
-    )
+        reformulate = reformulable
+    traced, watched = program, []
+
+    def instead(equation: Equation) -> Callable[..., Any] | None:
+        formulation = faster(equation, traced) if reformulable else None
+        if formulation and not formulation.exact:
+            watched.extend(v for v in equation.reads if v not in watched)
+        if formulation and reformulate:
+            return formulation.compute
+        return rounded(equation, traced, precision)
+
+    program, written = rewrite(traced, instead)
     equations = program.equations
 
     touched = {variables[path] for path in damaged}
@@ -291,54 +318,19 @@ def split(
         prefix_equations=tuple(prefix),
         suffix_equations=tuple(suffix),
         product=product,
+        watched=tuple(watched),
     )
 
 
-def _product_of(
-    network: Network, damaged: Collection[str], variables: Mapping[str, int], program: Program
-) -> Product | None:
-    """The product that the only damaged kernel enters.
+def peaks(arrays: Iterable[Array]) -> Float[Array, " arrays"]:
+    """The largest magnitude in each array; infinite where one of its entries is not a number."""
 
-    None if several kernels are damaged, if the kernel is used otherwise, if the other operand is
-    damaged too or does not depend on the images, or if not exactly one axis of the kernel counts
-    units.
-    """
-    leaves = [leaf for layer in network.layers.values() for leaf in layer.leaves]
-    kernels = [leaf for leaf in leaves if leaf.path in damaged and leaf.role == "kernel"]
-    if len(kernels) != 1 or len(kernels[0].output_axes) != 1:
-        return None
-    (kernel,) = kernels
-    variable, path = variables[kernel.path], []
-    while True:
-        readers = [equation for equation in program.equations if variable in equation.reads]
-        if len(readers) != 1 or readers[0].reads.count(variable) > 1:
-            return None
-        path += readers
-        if path[-1].primitive not in _LAYOUTS:
-            break
-        (variable,) = path[-1].outputs
-    axis = _unit_axis(path[-1], variable, program)
-    if axis is None or program.shapes[path[-1].outputs[0]].shape[axis] != kernel.units:
-        return None
-    others = set(path[-1].reads) - {variable}
-    reached = dependents(program.equations, [variables[leaf] for leaf in damaged])
-    if others & reached or not others <= dependents(program.equations, [program.images]):
-        return None
-    return Product(kernel.path, tuple(path), axis)
+    def peak(array: Array) -> Array:
+        # A maximum on a CPU may pass over what is not a number.
+        magnitude = jnp.where(jnp.isnan(array), jnp.inf, jnp.abs(array))
+        return jnp.max(magnitude, initial=0).astype(jnp.float32)
 
-
-def _unit_axis(equation: Equation, kernel: int, program: Program) -> int | None:
-    """The axis of a product that counts the kernel's output units, if exactly one does."""
-    position = equation.inputs.index(kernel)
-    if equation.primitive == "conv_general_dilated" and position == 1:
-        return equation.params["dimension_numbers"].out_spec[1]
-    if equation.primitive == "dot_general":
-        contracted, batch = equation.params["dimension_numbers"]
-        rank = len(program.shapes[kernel].shape)
-        if rank - len(contracted[position]) == 1 and not batch[position]:
-            last = len(program.shapes[equation.outputs[0]].shape) - 1
-            return last if position == 1 else 0
-    return None
+    return jnp.asarray([peak(array) for array in arrays], jnp.float32)
 
 
 def _with_expansions(

@@ -20,6 +20,7 @@ ROOMS = (
     "preprocessing",
     "layers",
     "network",
+    "products",
     "hoist",
     "perturbations",
     "statistics",

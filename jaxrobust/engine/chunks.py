@@ -33,12 +33,14 @@ class Step:
         linear: how the product follows from that of the undamaged kernel; None if it is the
             chunk's own.
         rows: for each trial the row of its device's kernels that is its direction.
+        damaged: makes all damaged leaves, path -> [trials, …].
     """
 
     trials: tuple[Trial | None, ...]
     leaves: dict[str, Array]
     linear: LinearDamage | None
     rows: np.ndarray
+    damaged: Callable[[], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,10 @@ class _Cut:
     def general(self, layers: Sequence[Layer], kernel: Leaf | None) -> Iterator[Chunk]:
         for trials in self._steps(self.trials):
             padded, rows, strengths = self._padded(trials)
-            leaves = damage(self.each.perturbation, layers, self.noise, rows, strengths, self.mesh)
+            damaged = self._damaged(layers, rows, strengths)
+            leaves = damaged()
             kernels = leaves.pop(kernel.path) if kernel else None
-            yield Chunk(self.each.row, kernels, (Step(padded, leaves, None, rows),))
+            yield Chunk(self.each.row, kernels, (Step(padded, leaves, None, rows, damaged),))
 
     def linear(self, layer: Layer, kernel: Leaf) -> Iterator[Chunk]:
         (noise,) = self.noise
@@ -141,12 +144,19 @@ class _Cut:
                 linear = linear_damage(
                     self.each.perturbation, layer, kernel, noise, rows, strengths, self.mesh
                 )
-                steps.append(Step(padded, linear.leaves, linear, rows - start))
+                damaged = self._damaged([layer], rows, strengths)
+                steps.append(Step(padded, linear.leaves, linear, rows - start, damaged))
             if steps:
                 directions = None
                 if self.each.perturbation.acts == "affine":
                     directions = self._rows(noise[kernel.path], start, together)
                 yield Chunk(self.each.row, directions, tuple(steps))
+
+    def _damaged(
+        self, layers: Sequence[Layer], rows: np.ndarray, strengths: list[Any]
+    ) -> Callable[[], dict[str, Array]]:
+        given = (self.each.perturbation, layers, self.noise, rows, strengths, self.mesh)
+        return partial(damage, *given)
 
     def _steps(self, trials: Sequence[Sequence[Trial]]) -> Iterator[Sequence[Sequence[Trial]]]:
         """What each device runs in one step after the other, without those that are done."""

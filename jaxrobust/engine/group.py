@@ -18,8 +18,8 @@ from jaxrobust.engine.clean import Clean
 from jaxrobust.engine.compiling import on_this_device
 from jaxrobust.engine.job import Job, Swept, Trial, batches
 from jaxrobust.engine.plan import Plan, make_plan
-from jaxrobust.engine.programs import Programs
-from jaxrobust.hoist import split
+from jaxrobust.engine.programs import STRANGE, Programs
+from jaxrobust.hoist import Split, split
 from jaxrobust.layers import Layer
 from jaxrobust.meshes import IMAGES, TRIALS, divided, mesh_of, sweep_devices
 from jaxrobust.perturbations import Perturbation
@@ -70,16 +70,18 @@ class _Data:
     """Some images, as far as the steps need them.
 
     Attributes:
+        images: the first of them, and where those that are counted end.
         first_block: the block of the first image.
-        undamaged: the parameters, what depends on them alone, and what the undamaged network hands
-            on to the suffix.
-        product: that of the undamaged kernel, if trials share it.
+        undamaged: the parameters, what depends on them alone, what the undamaged network hands on
+            to the suffix, and the limits of what is ordinary.
+        product: that of the undamaged kernel with its greatest numbers, if trials share it.
         scoring: what the logits are compared with, and the place of each image.
     """
 
+    images: tuple[int, int]
     first_block: int
-    undamaged: tuple[Any, Any, list[Array]]
-    product: Array | None
+    undamaged: tuple[Any, Any, list[Array], np.ndarray]
+    product: tuple[Array, Array] | None
     scoring: tuple[Array, ...]
 
 
@@ -123,8 +125,9 @@ class Group:
         ]
         spec, devices = job.spec, sweep_devices(job.options.devices)
         how = {"hoist": job.options.hoist, "precision": spec.precision}
+        ways = how | {"reformulate": None if clean.ordinary else False}
         self.plan = plan or make_plan(
-            split(job.network, touched, spec.block, **how),
+            split(job.network, touched, spec.block, **ways),
             layers,
             perturbations,
             images=spec.images,
@@ -135,22 +138,26 @@ class Group:
             options=job.options,
         )
         self.mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
-        parts = split(job.network, touched, self.plan.images_per_step, **how)
+        parts = split(job.network, touched, self.plan.images_per_step, **ways)
         self.parts, self.kernel = parts, None
         if parts.product and job.options.share:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
             self.kernel = leaves[parts.product.kernel]
-        self._programs = Programs(
-            parts,
-            self.plan,
-            self.mesh,
-            sharing=bool(self.kernel)
-            and any(is_linear(each, layers, self.kernel) for each in self.perturbations),
-            block=spec.block,
-            metrics=job.metrics,
-            keep=spec.keep,
+        self._how = how
+        linear = self.kernel is not None and any(
+            is_linear(each, layers, self.kernel) for each in self.perturbations
         )
+        self._programs = self._compiled(parts, sharing=linear)
+        # For trials that are not ordinary, by the definition: made when the first one needs them.
+        self._plain: Programs | None = None
+        self._plain_data: dict[tuple[int, int], _Data] = {}
+        self._making_plain = Lock()
         self._together = self.plan.images_per_step * self.plan.image_devices
+
+    def _compiled(self, parts: Split, sharing: bool) -> Programs:
+        spec, metrics = self.job.spec, self.job.metrics
+        of_sweep = dict(block=spec.block, metrics=metrics, keep=spec.keep)
+        return Programs(parts, self.plan, self.mesh, sharing=sharing, **of_sweep)
 
     def steps(self, tasks: Iterable[Task]) -> Iterator[Sums]:
         """Runs tasks; some steps are under way while the caller adds up earlier ones."""
@@ -167,7 +174,7 @@ class Group:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _work(self, tasks: Iterable[Task]) -> Iterator[tuple[Chunk, Step, _Data, Array | None]]:
+    def _work(self, tasks: Iterable[Task]) -> Iterator[tuple[Chunk, Step, _Data, Any]]:
         """Every step, with the images that it looks at and what its chunk was multiplied to."""
         spec, plan = self.job.spec, self.plan
         shared = self._programs.shared(self.job.network.params)
@@ -176,7 +183,8 @@ class Group:
             made = chunks(spec, plan, self.layers, self.kernel, task.swept, self.mesh)
             for round in batches(made, plan.steps_per_round):
                 for images in self._images(task):
-                    data = held.get(images) or self._data(*images, shared)
+                    limits = self.clean.limits
+                    data = held.get(images) or self._data(self._programs, images, shared, limits)
                     if plan.keep_residuals:
                         held[images] = data
                     for chunk in round:
@@ -192,22 +200,57 @@ class Group:
             for start in range(first, stop, self._together):
                 yield start, min(start + self._together, stop)
 
-    def _run(self, chunk: Chunk, step: Step, data: _Data, products: Array | None) -> Sums:
+    def _run(self, chunk: Chunk, step: Step, data: _Data, products: Any) -> Sums:
         if linear := step.linear:
             own = divided((step.rows, linear.scales), self.mesh, TRIALS)
             products = self._programs.mix(data.product, products, *own, linear.factors)
-        with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
-            found = self._programs.finish(products, step.leaves, *data.undamaged, *data.scoring)
-            values = {name: np.asarray(value) for name, value in found.items()}
+        values = self._finished(self._programs, products, step.leaves, data)
+        strange = values.pop(STRANGE) > 0
+        if any(trial for trial, own in zip(step.trials, strange, strict=True) if own):
+            plain = self._by_definition(step, data.images)
+            for name, own in values.items():
+                chosen = strange.reshape(-1, *[1] * (own.ndim - 1))
+                values[name] = np.where(chosen, plain[name], own)
         return Sums(chunk.row, step.trials, data.first_block, values)
 
-    def _data(self, start: int, stop: int, shared: Any) -> _Data:
-        job, params = self.job, self.job.network.params
+    def _by_definition(self, step: Step, images: tuple[int, int]) -> dict[str, np.ndarray]:
+        """The sums of a step, computed in no faster way than the network itself."""
+        params = self.job.network.params
+        with self._making_plain:
+            if self._plain is None:
+                size = self.plan.images_per_step
+                touched = self.parts.damaged
+                parts = split(self.job.network, touched, size, reformulate=False, **self._how)
+                self._plain = self._compiled(parts, sharing=False)
+            programs, data = self._plain, self._plain_data.get(images)
+            if data is None:
+                limitless = np.full_like(self.clean.limits, np.inf)
+                data = self._data(programs, images, programs.shared(params), limitless)
+                if not self.plan.keep_residuals:
+                    self._plain_data.clear()
+                self._plain_data[images] = data
+        leaves, products = step.damaged(), None
+        if self.kernel is not None:
+            products = programs.multiply(leaves.pop(self.kernel.path), *data.undamaged)
+        return self._finished(programs, products, leaves, data)
+
+    def _finished(
+        self, programs: Programs, products: Any, leaves: Any, data: _Data
+    ) -> dict[str, np.ndarray]:
+        with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
+            found = programs.finish(products, leaves, *data.undamaged, *data.scoring)
+            return {name: np.asarray(value) for name, value in found.items()}
+
+    def _data(
+        self, programs: Programs, images: tuple[int, int], shared: Any, limits: np.ndarray
+    ) -> _Data:
+        job, params, (start, stop) = self.job, self.job.network.params, images
         batch = job.images.batch(job.network, start, self._together, job.spec.block, stop)
-        residuals, product = self._programs.prefix(params, shared, batch.inputs)
+        residuals, product = programs.prefix(params, shared, batch.inputs)
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them
         predictions = self.clean.predictions[batch.index]
         scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
-        undamaged = params, shared, residuals
-        return _Data(batch.first_block, undamaged, product, divided(scoring, self.mesh, IMAGES))
+        scoring = divided(scoring, self.mesh, IMAGES)
+        undamaged = params, shared, residuals, limits
+        return _Data(images, batch.first_block, undamaged, product, scoring)

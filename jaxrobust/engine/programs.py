@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.engine.clean import blocks_per_step
+from jaxrobust.engine.ordinary import are_ordinary, may_be_added, may_be_multiplied, unit_peaks
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Keep, Metric
-from jaxrobust.hoist import Split
+from jaxrobust.hoist import Split, peaks
 from jaxrobust.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, on_mesh
 
 if TYPE_CHECKING:
     from jaxtyping import Array
+
+STRANGE = "strange"
 
 
 class Programs:
@@ -37,15 +41,19 @@ class Programs:
         metrics: the user's own by name.
         keep: "images" for bits of which images were right, too.
 
+    A trial is strange where faster ways of computing it may not be accurate (see `ordinary`).
+
     Attributes:
         shared: `params -> shared`.
-        prefix: `(params, shared, images) -> (residuals, product or None)`.
-        multiply: `(kernels [trials, …], params, shared, residuals) -> products`, what reaches the
-            layer times each kernel.
-        mix: `(product, products of directions, rows [trials], scales [trials], factors
-            [trials, …]) -> products` of trials that share them.
-        finish: `(products or None, damaged leaves [trials, …], params, shared, residuals, *scoring)
-            -> sums [trials, blocks]` by quantity, bits [trials, blocks, bytes].
+        prefix: `(params, shared, images) -> (residuals, undamaged)`: the product of the undamaged
+            kernel with its `unit_peaks`, None where it is not shared.
+        multiply: `(kernels [trials, …], params, shared, residuals, limits) -> (products, strange)`,
+            what reaches the layer times each kernel.
+        mix: `(undamaged, products of directions, rows [trials], scales [trials], factors
+            [trials, …]) -> (products, strange)` of trials that share them.
+        finish: `((products, strange) or None, damaged leaves [trials, …], params, shared,
+            residuals, limits, *scoring) -> sums [trials, blocks]` by quantity, bits
+            [trials, blocks, bytes], and `strange` [trials], which is 0 for ordinary trials.
     """
 
     def __init__(
@@ -66,36 +74,66 @@ class Programs:
 
         def prefix(params: Any, shared: Any, images: Array) -> Any:
             residuals = parts.prefix(params, shared, images)
-            product = parts.multiply(None, params, shared, residuals) if sharing else None
-            return _placed((residuals, product))
+            if not sharing:
+                return _placed((residuals, None))
+            product = parts.multiply(None, params, shared, residuals)
+            return _placed((residuals, (product, unit_peaks(product, parts.unit_axis))))
 
-        def multiply(kernels: Array, params: Any, shared: Any, residuals: Any) -> Array:
-            def one_trial(kernel: Array) -> Array:
-                return parts.multiply(kernel, params, shared, _own(residuals))
+        def multiply(
+            kernels: Array, params: Any, shared: Any, residuals: Any, limits: Array
+        ) -> tuple[Array, Array]:
+            watched = parts.watched_kernel
+
+            def one_trial(kernel: Array) -> tuple[Array, Array]:
+                product = parts.multiply(kernel, params, shared, _own(residuals))
+                if watched is None:
+                    return product, jnp.zeros((), bool)
+                return product, ~are_ordinary(peaks([kernel])[0], limits[watched])
 
             return _placed(jax.vmap(one_trial)(kernels))
 
-        def mix(product: Array, directions: Any, rows: Any, scales: Any, factors: Any) -> Array:
-            product, directions = _own((product, directions))
+        def mix(
+            undamaged: tuple[Array, Array], directions: Any, rows: Any, scales: Any, factors: Any
+        ) -> tuple[Array, Array]:
+            # A direction has no limit of its own: what it makes of the product is looked at.
+            (product, greatest), (directions, _) = _own((undamaged, directions or (None, None)))
 
-            def one_trial(row: Array, scale: Any, factor: Any) -> Array:
-                own = product if scale is None else product + scale * directions[row]
+            def one_trial(row: Array, scale: Any, factor: Any) -> tuple[Array, Array]:
+                own, ordinary = product, jnp.ones((), bool)
+                if scale is not None:
+                    own = product + scale * directions[row]
+                    mixed = unit_peaks(own, parts.unit_axis)
+                    ordinary = may_be_added(mixed, greatest)
                 if factor is None:
-                    return own
+                    return own, ~ordinary
+                ordinary &= may_be_multiplied(factor.ravel(), greatest)
                 shape = [1] * own.ndim
                 shape[parts.unit_axis] = -1
                 factor = factor.reshape(shape)
-                return jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
+                own = jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
+                return own, ~ordinary
 
             return _placed(jax.vmap(one_trial)(rows, scales, factors))
 
         def finish(
-            products: Any, leaves: Any, params: Any, shared: Any, residuals: Any, *scoring: Array
+            products: Any,
+            leaves: Any,
+            params: Any,
+            shared: Any,
+            residuals: Any,
+            limits: Array,
+            *scoring: Array,
         ) -> dict[str, Array]:
+            watched = np.asarray(parts.watched_in_suffix(products is not None), int)
+
             def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
-                logits = parts.suffix(leaves, params, shared, _own(residuals), product)
+                product, strange = product or (None, jnp.zeros((), bool))
+                logits, found = parts.watched_suffix(
+                    leaves, params, shared, _own(residuals), product
+                )
+                strange |= ~are_ordinary(found, limits[watched])
                 how = dict(block=block, blocks=blocks, metrics=metrics, keep=keep)
-                return score(logits, *scoring, **how)
+                return {**score(logits, *scoring, **how), STRANGE: strange.astype(jnp.int32)}
 
             sums = jax.vmap(one_trial)(_own(products), leaves)
             return jax.lax.psum(sums, "image") if plan.image_devices > 1 else sums
@@ -104,9 +142,9 @@ class Programs:
         both = IMAGES_AND_TRIALS
         self.shared = on_mesh(shared, mesh, [WHOLE], WHOLE)
         self.prefix = on_mesh(prefix, mesh, [WHOLE, WHOLE, IMAGES], IMAGES)
-        self.multiply = on_mesh(multiply, mesh, [TRIALS, WHOLE, WHOLE, IMAGES], both)
+        self.multiply = on_mesh(multiply, mesh, [TRIALS, WHOLE, WHOLE, IMAGES, WHOLE], both)
         self.mix = on_mesh(mix, mesh, [IMAGES, both, TRIALS, TRIALS, TRIALS], both)
-        given = [both, TRIALS, WHOLE, WHOLE, IMAGES, *scoring]
+        given = [both, TRIALS, WHOLE, WHOLE, IMAGES, WHOLE, *scoring]
         self.finish = on_mesh(finish, mesh, given, TRIALS)
 
 

@@ -59,7 +59,9 @@ def lower_step(network: Network, layer: Layer, perturbation: Perturbation) -> No
     size, trials = PLAN.images_per_step, PLAN.trials_per_step
     images = jax.ShapeDtypeStruct((size, *network.preprocessing.shape), jnp.float32)
     shared = lowered(programs.shared, params)
+    limits = jax.ShapeDtypeStruct((len(parts.watched),), jnp.float32)
     residuals, product = lowered(programs.prefix, params, shared, images)
+    undamaged = params, shared, residuals, limits
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), PLAN.seeds_per_draw))
     noise = lowered(draw_program(perturbation, layer.without_values(), MESH), keys)
@@ -72,9 +74,9 @@ def lower_step(network: Network, layer: Layer, perturbation: Perturbation) -> No
     if parts.product:
         kernel = parts.product.kernel
         kernels = leaves.pop(kernel)
-        products = lowered(programs.multiply, kernels, params, shared, residuals)
+        products = lowered(programs.multiply, kernels, *undamaged)
         if perturbation.acts == "affine":
-            directions = lowered(programs.multiply, noise[kernel], params, shared, residuals)
+            directions = lowered(programs.multiply, noise[kernel], *undamaged)
             products = lowered(programs.mix, product, directions, rows, amounts[kernel], None)
         elif perturbation.acts == "units":
             factors = jax.ShapeDtypeStruct((trials, layer.units), jnp.float32)
@@ -89,7 +91,7 @@ def lower_step(network: Network, layer: Layer, perturbation: Perturbation) -> No
             ((size,), jnp.int32),
         )
     ]
-    sums = lowered(programs.finish, products, leaves, params, shared, residuals, *scoring)
+    sums = lowered(programs.finish, products, leaves, *undamaged, *scoring)
     assert sums["top1"].shape[0] == trials
 
 
