@@ -44,6 +44,7 @@ def on_mesh(
     mesh: Mesh | None,
     given: Sequence[PartitionSpec],
     made: PartitionSpec,
+    compiler_options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Compiles a function that every device of a mesh calls with its own part of the arguments.
 
@@ -54,13 +55,15 @@ def on_mesh(
         mesh: None compiles the function as it is.
         given: how each argument is divided.
         made: how the parts make up the result.
+        compiler_options: for XLA.
     """
     if mesh is None:
-        return jax.jit(function)
+        return jax.jit(function, compiler_options=compiler_options)
     mapped = jax.shard_map(
         function, mesh=mesh, in_specs=tuple(given), out_specs=made, check_vma=False
     )
-    return jax.jit(mapped, in_shardings=tuple(NamedSharding(mesh, each) for each in given))
+    shardings = tuple(NamedSharding(mesh, each) for each in given)
+    return jax.jit(mapped, in_shardings=shardings, compiler_options=compiler_options)
 
 
 def divided(values: Any, mesh: Mesh | None, how: PartitionSpec) -> Any:

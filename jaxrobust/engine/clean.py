@@ -15,6 +15,7 @@ import numpy as np
 from jaxrobust.data.crops import Crops
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
+from jaxrobust.engine.compiling import network_options
 from jaxrobust.engine.ordinary import RANGE
 from jaxrobust.engine.plan import free_memory, images_per_step
 from jaxrobust.engine.score import score
@@ -237,7 +238,7 @@ def forward(
         plain: in no faster way than the network itself.
     """
     parts = split(network, (), size, precision=precision, reformulate=False if plain else None)
-    return jax.jit(parts.whole)
+    return jax.jit(parts.whole, compiler_options=network_options())
 
 
 def _check_independent(network: Network, images: Images) -> tuple[np.ndarray, np.ndarray]:

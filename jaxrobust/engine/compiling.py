@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -43,6 +43,25 @@ def _cpu_features() -> bytes:
     except OSError:
         return platform.processor().encode()
     return next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
+
+
+@functools.cache
+def network_options() -> dict[str, Any] | None:
+    """Options with which XLA compiles a network: what is not a number stays so on a CPU.
+
+    By default XLA fuses reductions on CPUs into loops of a library whose maximum, and so a ReLU
+    before a mean, passes over what is not a number. None where XLA does not know the option, or is
+    not used for a CPU.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    kept = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    options = {"xla_cpu_experimental_ynn_fusion_type": kept}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except Exception:  # of a class that differs from version to version
+        return None
+    return options
 
 
 def on_this_device(function: Callable[_Given, _Item]) -> Callable[_Given, _Item]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.engine.clean import blocks_per_step
+from jaxrobust.engine.compiling import network_options
 from jaxrobust.engine.ordinary import are_ordinary, may_be_added, may_be_multiplied, unit_peaks
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.score import score
@@ -140,12 +141,16 @@ class Programs:
 
         scoring = [IMAGES] * 5
         both = IMAGES_AND_TRIALS
-        self.shared = on_mesh(shared, mesh, [WHOLE], WHOLE)
-        self.prefix = on_mesh(prefix, mesh, [WHOLE, WHOLE, IMAGES], IMAGES)
-        self.multiply = on_mesh(multiply, mesh, [TRIALS, WHOLE, WHOLE, IMAGES, WHOLE], both)
-        self.mix = on_mesh(mix, mesh, [IMAGES, both, TRIALS, TRIALS, TRIALS], both)
+
+        def compiled(function: Callable[..., Any], given: list[Any], made: Any) -> Any:
+            return on_mesh(function, mesh, given, made, network_options())
+
+        self.shared = compiled(shared, [WHOLE], WHOLE)
+        self.prefix = compiled(prefix, [WHOLE, WHOLE, IMAGES], IMAGES)
+        self.multiply = compiled(multiply, [TRIALS, WHOLE, WHOLE, IMAGES, WHOLE], both)
+        self.mix = compiled(mix, [IMAGES, both, TRIALS, TRIALS, TRIALS], both)
         given = [both, TRIALS, WHOLE, WHOLE, IMAGES, WHOLE, *scoring]
-        self.finish = on_mesh(finish, mesh, given, TRIALS)
+        self.finish = compiled(finish, given, TRIALS)
 
 
 def _placed(values: Any) -> Any:
