@@ -27,7 +27,7 @@ from jaxrobust.arguments import (
     open_images,
 )
 from jaxrobust.errors import ProcessLostError, SpecificationError
-from jaxrobust.text import aligned
+from jaxrobust.text import aligned, printable
 
 RunArgument = Annotated[Positional[str], arg(metavar="RUN", help="the folder of a sweep")]
 
@@ -78,7 +78,7 @@ class Evaluate:
             return
         print(found)
         if images.left_out:
-            print(f"left out, since they are broken: {', '.join(images.left_out)}")
+            print(printable(f"left out, since they are broken: {', '.join(images.left_out)}"))
 
 
 @dataclass(kw_only=True)
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
     if isinstance(command, Sweep) and command.distributed:
         _run_or_leave(command)
     else:
@@ -351,8 +351,12 @@ def _run(command: Any) -> None:
     except BrokenPipeError:  # whoever reads this has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed at the end
     except (SpecificationError, OSError, ProcessLostError) as error:
-        print(f"jaxrobust: error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         raise SystemExit(1 if isinstance(error, ProcessLostError) else 2) from None
+
+
+def _say(text: str) -> None:
+    print(f"jaxrobust: {printable(text)}", file=sys.stderr)
 
 
 def _run_or_leave(command: Any) -> None:

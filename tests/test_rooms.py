@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxrobust"
 
 # From the top down: a room imports only itself and rooms above it.
 ROOMS = (
+    "text",
     "errors",
     "paths",
-    "text",
     "meshes",
     "jaxprs",
     "convolutions",

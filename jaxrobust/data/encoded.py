@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxrobust.data.class_order import class_order
 from jaxrobust.data.decoding import EXTENSIONS, decode_image
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
@@ -30,7 +31,7 @@ class EncodedStore(Store):
     Args:
         items: The images, in any order.
         read: The bytes at an item's path; called from several threads at once.
-        folders: Sorted names of all class folders, where there may be more than the items'.
+        folders: Names of all class folders in the order of the classes, where that is known.
 
     Raises:
         SpecificationError: If there are no items.
@@ -48,7 +49,9 @@ class EncodedStore(Store):
         self._paths = [item.path for item in ordered]
         self._read = read
         self.keys = [item.key for item in ordered]
-        self.folders = tuple(folders or sorted({item.folder for item in ordered}))
+        self.folders, self.doubt = (
+            (tuple(folders), None) if folders else class_order({item.folder for item in ordered})
+        )
         position = {folder: index for index, folder in enumerate(self.folders)}
         self.labels = np.array([position[item.folder] for item in ordered], np.int32)
 

@@ -19,14 +19,16 @@ class Store(ABC):
 
     Attributes:
         keys: One name per image, unlike all others of its class.
-        folders: Sorted names of the class folders, or None where labels are the network's
-            class indices already.
+        folders: Names of the classes in their order, such as those of the class folders, or None
+            where labels are the network's class indices already.
         labels: int32, one per image: positions in `folders`, or class indices.
+        doubt: What leaves doubt about the order of `folders`, which then only counts by name.
     """
 
     keys: Sequence[str]
     folders: tuple[str, ...] | None
     labels: Int32[np.ndarray, " images"]
+    doubt: str | None = None
     threads: bool = True
 
     @abstractmethod
