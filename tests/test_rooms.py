@@ -13,6 +13,7 @@ ROOMS = (
     "text",
     "errors",
     "paths",
+    "npz",
     "meshes",
     "jaxprs",
     "convolutions",
