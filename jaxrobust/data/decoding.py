@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Condition
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, first_line
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -17,6 +21,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", "
 # A fixed list keeps PIL from trying formats that start other programs, and from a race in its
 # loading of plugins: with no list, two threads that meet a rare format first can fail.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+
+
+Pixels = TypeVar("Pixels")
 
 
 def decode_image(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -33,21 +40,81 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
         uint8 pixels, red first.
 
     Raises:
-        SpecificationError: If the bytes are no image, are broken, or hold values without an
-            agreed range (32-bit integers, floating point).
+        SpecificationError: If the bytes are no image, are broken, hold more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS`, or values without an agreed range (32-bit integers,
+            floating point).
+    """
+    return decode_and(encoded, lambda pixels: pixels)
+
+
+def decode_and(
+    encoded: bytes, crop: Callable[[UInt8[np.ndarray, "height width 3"]], Pixels]
+) -> Pixels:
+    """Decodes an image file as `decode_image` does, and gives what a function makes of it.
+
+    Threads that do so at once share a bound: together they hold no more pixels than one image may
+    have, from when an image is opened until its crop is made. A file of some kilobytes can stand
+    for hundreds of megabytes.
+
+    Args:
+        encoded: The bytes of the file.
+        crop: Called with the pixels.
+
+    Raises:
+        SpecificationError: As for `decode_image`, or by `crop`.
     """
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-            return np.array(_to_rgb(image))
-    except SpecificationError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"possible: {', '.join(_FORMATS)}"
-        raise SpecificationError(f"cannot be decoded as an image ({reason})") from error
+    with ExitStack() as stack:
+        try:
+            image = stack.enter_context(Image.open(io.BytesIO(encoded), formats=_FORMATS))
+            stack.enter_context(_AT_ONCE.holding(_counted(image.size)))
+            pixels = np.array(_to_rgb(image))
+        except SpecificationError:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            reason = first_line(error)
+            if isinstance(error, Image.UnidentifiedImageError):
+                reason = f"possible: {', '.join(_FORMATS)}"
+            raise SpecificationError(f"cannot be decoded as an image ({reason})") from error
+        return crop(pixels)
+
+
+def _counted(size: tuple[int, int]) -> int:
+    """The pixels of an image, if one image may have so many."""
+    from PIL import Image
+
+    width, height = size
+    if width * height > (most := Image.MAX_IMAGE_PIXELS or math.inf):
+        raise SpecificationError(
+            f"has {width:,} x {height:,} pixels, more than the {most:,} that one image may have "
+            "(PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+    return width * height
+
+
+class _Bound:
+    """Lets threads in as long as what they hold together is below a bound, or one alone."""
+
+    def __init__(self) -> None:
+        self._held, self._changed = 0, Condition()
+
+    @contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + count <= _MOST_AT_ONCE)
+            self._held += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= count
+                self._changed.notify_all()
+
+
+# Of about a dozen bytes each, with PIL's copies: half a gigabyte, or what one image takes.
+_MOST_AT_ONCE = 2**25
+_AT_ONCE = _Bound()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxrobust.data.class_order import class_order
-from jaxrobust.data.decoding import EXTENSIONS, decode_image
+from jaxrobust.data.decoding import EXTENSIONS, decode_and, decode_image
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
 
@@ -63,6 +63,9 @@ class EncodedStore(Store):
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return decode_image(self.content(index))
+
+    def cropped(self, index: int, crop: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return decode_and(self.content(index), crop)
 
     def describe(self, index: int) -> str:
         return self._paths[index]

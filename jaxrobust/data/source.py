@@ -233,4 +233,4 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
     def _load(self, position: int, crop: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         index = int(self.order[position])
         with about(self.name, self.store.describe(index)):
-            return crop(self.store.pixels(index))
+            return self.store.cropped(index, crop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -42,6 +42,16 @@ class Store(ABC):
         Raises:
             SpecificationError: If the image cannot be read or decoded.
         """
+
+    def cropped(
+        self, index: int, crop: Callable[[UInt8[np.ndarray, "height width 3"]], np.ndarray]
+    ) -> np.ndarray:
+        """What `crop` makes of the decoded image; where decoding takes much memory, within a bound.
+
+        Raises:
+            SpecificationError: As for `pixels`, or by `crop`.
+        """
+        return crop(self.pixels(index))
 
     @abstractmethod
     def describe(self, index: int) -> str:
