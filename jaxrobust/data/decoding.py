@@ -69,7 +69,7 @@ def decode_and(
         try:
             image = stack.enter_context(Image.open(io.BytesIO(encoded), formats=_FORMATS))
             stack.enter_context(_AT_ONCE.holding(_counted(image.size)))
-            pixels = np.array(_to_rgb(image))
+            pixels = np.array(to_rgb(image))
         except SpecificationError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged bytes
@@ -117,7 +117,12 @@ _MOST_AT_ONCE = 2**25
 _AT_ONCE = _Bound()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image of PIL's, opened or made, as `decode_image` says.
+
+    Raises:
+        SpecificationError: If it holds values without an agreed range.
+    """
     from PIL import Image
 
     # PIL clips deeper greys at 255, which would turn most of them white.

@@ -43,7 +43,8 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> list[np.ndarray]:
     missing = [name for name in _NAMES if name not in held]
     if missing:
         raise SpecificationError(
-            f"has no array {' and no array '.join(missing)}; it holds {', '.join(held) or 'nothing'}"
+            f"has no array {' and no array '.join(missing)}; "
+            f"it holds {', '.join(held) or 'nothing'}"
         )
     members = [held[name] for name in _NAMES]
     for member in members:
@@ -53,7 +54,7 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> list[np.ndarray]:
     if needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise SpecificationError(
             f"holds {binary_size(needed)} unpacked, more than this machine's memory "
-            f"({binary_size(memory)}); possible: fewer images, or folder:PATH, which reads one by one"
+            f"({binary_size(memory)}); possible: fewer images, or folder:PATH"
         )
     return [_read(archive.open(member)) for member in members]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.clean import Images
@@ -96,7 +97,7 @@ def ask(
     metrics, options = dict(metrics or {}), options or Options()
     if seeds is None:
         seeds = _SEEDS if half_width is None else FEWEST
-    source = images.with_classes(network.class_names, network.classes)
+    source = source_of(images).with_classes(network.class_names, network.classes)
     spec = specify(
         network,
         source,
