@@ -22,6 +22,7 @@ from jaxrobust.arguments import (
     PrecisionArgument,
     ResizeArgument,
     SkipBrokenArgument,
+    SmallArgument,
     SweepArguments,
     load_network,
     open_images,
@@ -57,6 +58,7 @@ class Evaluate:
     data: DataArgument
     images: ImagesArgument = None
     resize: ResizeArgument = None
+    small: SmallArgument = None
     precision_mode: PrecisionArgument = "float32"
     skip_broken: SkipBrokenArgument = False
     json: Annotated[bool, arg(help="print counts as one JSON object")] = False
@@ -66,7 +68,7 @@ class Evaluate:
         from jaxrobust.engine import evaluate
 
         images = open_images(self.data, self.images)
-        network = load_network(self.network, self.resize)
+        network = load_network(self.network, self.resize, self.small)
         with work_progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
             found = evaluate(network, images, precision_mode=self.precision_mode, report=report)
