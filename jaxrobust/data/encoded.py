@@ -11,7 +11,7 @@ import numpy as np
 from jaxrobust.data.class_order import class_order
 from jaxrobust.data.decoding import EXTENSIONS, decode_and, decode_image
 from jaxrobust.data.store import Store
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, first_line
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -59,7 +59,9 @@ class EncodedStore(Store):
         try:
             return self._read(self._paths[index])
         except OSError as error:
-            raise SpecificationError(f"cannot be read ({error.strerror})") from error
+            raise SpecificationError(
+                f"cannot be read ({error.strerror or first_line(error)})"
+            ) from error
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return decode_image(self.content(index))
