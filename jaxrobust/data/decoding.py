@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,9 +52,9 @@ def decode_and(
 ) -> Pixels:
     """Decodes an image file as `decode_image` does, and gives what a function makes of it.
 
-    Threads that do so at once share a bound: together they hold no more pixels than one image may
-    have, from when an image is opened until its crop is made. A file of some kilobytes can stand
-    for hundreds of megabytes.
+    Threads that do so at once share a bound on the pixels that they hold together, until the
+    crop is made: a file of some kilobytes can stand for hundreds of megabytes. A larger image is
+    decoded while no other is.
 
     Args:
         encoded: The bytes of the file.
@@ -65,19 +65,37 @@ def decode_and(
     """
     from PIL import Image
 
-    with ExitStack() as stack:
-        try:
-            image = stack.enter_context(Image.open(io.BytesIO(encoded), formats=_FORMATS))
-            stack.enter_context(_AT_ONCE.holding(_counted(image.size)))
+    with _one_line():
+        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        count = _counted(image.size)
+    with _AT_ONCE.holding(count):
+        return _cropped(image, crop)
+
+
+def _cropped(image: Image.Image, crop: Callable[[np.ndarray], Pixels]) -> Pixels:
+    """Leaves nothing in memory but what it returns."""
+    try:
+        with _one_line():
             pixels = np.array(to_rgb(image))
-        except SpecificationError:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged bytes
-            reason = first_line(error)
-            if isinstance(error, Image.UnidentifiedImageError):
-                reason = f"possible: {', '.join(_FORMATS)}"
-            raise SpecificationError(f"cannot be decoded as an image ({reason})") from error
-        return crop(pixels)
+    finally:
+        image.close()
+    return crop(pixels)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns every error of PIL's into a `SpecificationError`."""
+    from PIL import Image
+
+    try:
+        yield
+    except SpecificationError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        reason = first_line(error)
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = f"possible: {', '.join(_FORMATS)}"
+        raise SpecificationError(f"cannot be decoded as an image ({reason})") from error
 
 
 def _counted(size: tuple[int, int]) -> int:
@@ -132,4 +150,4 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise SpecificationError(f"holds {image.mode!r} values of 32 bits; save it with 8 bits")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours, without PIL's warning
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
