@@ -14,6 +14,7 @@ from jaxrobust.data.paths import existing_file
 from jaxrobust.data.registry import register
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.npz import member_header
+from jaxrobust.paths import open_file
 from jaxrobust.text import binary_size
 
 _NAMES = ("images", "labels")
@@ -24,13 +25,14 @@ def open_npz(path: str) -> ArrayStore:
     """A NumPy file with the arrays `images` (uint8) and `labels` (class indices)."""
     file = existing_file(path)
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             if opened.read(6) == npy.MAGIC_PREFIX:
                 raise SpecificationError(
                     "is a single array, not an .npz file with images and labels"
                 )
+            size = opened.seek(0, os.SEEK_END)
             with zipfile.ZipFile(opened) as archive:
-                return ArrayStore(*_arrays(archive, file.stat().st_size))
+                return ArrayStore(*_arrays(archive, size))
     except SpecificationError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything

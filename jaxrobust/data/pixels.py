@@ -27,7 +27,7 @@ def check_pixels(array: np.ndarray, *, many: bool) -> None:
     """
     shape = array.shape[1:] if many else array.shape
     if array.dtype != np.uint8:
-        hint = _other_numbers(array)
+        hint = _other_numbers(array, "images" if many else "image")
     elif len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
         return
     else:
@@ -45,17 +45,19 @@ def as_rgb(image: UInt8[np.ndarray, "height width ..."]) -> UInt8[np.ndarray, "h
     return np.repeat(image, 3 // image.shape[2], axis=2)
 
 
-def _other_numbers(array: np.ndarray) -> str:
+def _other_numbers(array: np.ndarray, name: str) -> str:
     if not array.size or array.dtype.kind not in "biuf":
         return ""
     low, high = array.min(), array.max()
     if array.dtype.kind == "b":
-        return "; possible: images.astype('uint8') * 255"
+        return f"; possible: {name}.astype('uint8') * 255"
     if array.dtype.kind in "iu":
         fits = 0 <= low and high <= 255
-        return "; possible: images.astype('uint8')" if fits else f"; values from {low} to {high}"
+        return f"; possible: {name}.astype('uint8')" if fits else f"; values from {low} to {high}"
+    if name == "image" and array.ndim == 3 and array.shape[0] in (1, 3):
+        return "; possible: a data set without a transform to tensors, which gives images or uint8"
     if 0 <= low and high <= 255:
-        scaled = "(images * 255)" if high <= 1 else "images"
+        scaled = f"({name} * 255)" if high <= 1 else name
         return f", values from {low:g} to {high:g}; possible: {scaled}.round().astype('uint8')"
     return (
         f", values from {low:g} to {high:g}; possible: the original pixels, as the network's own "
@@ -64,11 +66,12 @@ def _other_numbers(array: np.ndarray) -> str:
 
 
 def _other_shape(shape: tuple[int, ...], many: bool) -> str:
+    name = "images" if many else "image"
     if len(shape) == 3 and shape[0] in (1, 3):
         axes = (0, 2, 3, 1) if many else (1, 2, 0)
-        return f"; possible: the channels last, images.transpose{axes}"
+        return f"; possible: the channels last, {name}.transpose{axes}"
     if len(shape) == 3 and shape[2] == 4:
-        return "; possible: without transparency, images[..., :3]"
+        return f"; possible: without transparency, {name}[..., :3]"
     if len(shape) == 4 and not many:
         return "; possible: (images, labels) of one data set, not several"
     return ""

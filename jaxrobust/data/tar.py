@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import tarfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from jaxrobust.data.encoded import EncodedStore, class_folders, is_image
 from jaxrobust.data.paths import existing_file
 from jaxrobust.data.registry import register
 from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.paths import open_file
 
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -47,7 +49,7 @@ def read_in_place(file: Path) -> tuple[list[str], Callable[[str], bytes]]:
     def read(name: str) -> bytes:
         offset, size = extents[name]
         # A file object of its own for each read: no lock, and nothing to close at the end.
-        with file.open("rb") as archive:
+        with open_file(file) as archive:
             archive.seek(offset)
             return archive.read(size)
 
@@ -57,10 +59,10 @@ def read_in_place(file: Path) -> tuple[list[str], Callable[[str], bytes]]:
 def _image_extents(file: Path) -> dict[str, tuple[int, int]]:
     """Where each image's bytes begin, and how many there are; of two with one name, the last."""
     extents = {}
-    size = file.stat().st_size
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             _check_not_compressed(opened.read(6))
+            size = opened.seek(0, os.SEEK_END)
             opened.seek(0)
             archive = tarfile.open(fileobj=opened, mode="r:")
             for member in archive:
