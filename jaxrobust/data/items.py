@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,11 @@ def _pixels(image: Any) -> np.ndarray:
 
     if isinstance(image, Image.Image):
         return np.array(to_rgb(image))
+    if isinstance(image, str | bytes | os.PathLike):
+        raise SpecificationError(
+            f"the image must be an array or a PIL image, not a {kind(image)}; possible: "
+            "folder:PATH, for files"
+        )
     array = np.asarray(image)
     check_pixels(array, many=False)
     if not array.size:

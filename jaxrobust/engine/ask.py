@@ -31,6 +31,7 @@ from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.precision import FEWEST
 from jaxrobust.rounding import PrecisionMode
+from jaxrobust.text import printable
 
 _SEEDS = 5
 
@@ -146,4 +147,4 @@ def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturb
         notes = [note for name in names if (note := perturbation.warning(network.layers[name]))]
         more = f" (and so on {len(notes) - 1} more layers)" if len(notes) > 1 else ""
         if notes:
-            warnings.warn(notes[0] + more, stacklevel=4)
+            warnings.warn(printable(notes[0] + more), stacklevel=4)

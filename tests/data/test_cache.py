@@ -184,7 +184,7 @@ def evaluated():
 @pytest.fixture
 def without_programs(monkeypatch):
     """As in a new process, where JAX's cache of programs is not configured yet."""
-    folder = jax.config.jax_compilation_cache_dir
+    folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.delenv("JAXROBUST_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

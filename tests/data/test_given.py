@@ -134,7 +134,18 @@ def test_sweep_and_plan_take_them_too():
     expected = jr.sweep(NETWORK, images(PIXELS, LABELS), **grid)
     for form in ((PIXELS, LABELS), Items(lambda i: (PIXELS[i], int(LABELS[i])))):
         assert jr.sweep(NETWORK, form, **grid).top1.equals(expected.top1)
-        assert jr.plan(NETWORK, form, **grid).trials > 0
+    assert jr.plan(NETWORK, (PIXELS, LABELS), timing_seconds=0.1, **grid).trial_images > 0
+
+
+def test_a_run_folder_knows_the_images_by_their_content(tmp_path):
+    grid = {"perturbations": ["synapse_knockout"], "strengths": "0:1:0.5", "seeds": 2}
+    first = jr.sweep(NETWORK, (PIXELS, LABELS), run_dir=tmp_path / "run", **grid)
+    again = jr.sweep(NETWORK, PAIRS, run_dir=tmp_path / "run", **grid)
+    assert again.top1.equals(first.top1)
+    other = PIXELS.copy()
+    other[11, 7, 7, 2] ^= 1
+    with pytest.raises(jr.SpecificationError, match="data"):
+        jr.sweep(NETWORK, (other, LABELS), run_dir=tmp_path / "run", **grid)
 
 
 def test_source_strings_are_sources(tmp_path):
@@ -254,6 +265,7 @@ WRONG = {
     "Keras's": (((PIXELS, LABELS), (PIXELS, LABELS)), "item 0: .*of one data set, not several"),
     "three": (Items(lambda i: (PIXELS[i], 1, 2)), "item 0: a pair .*not a tuple of 3"),
     "tensors": (Items(lambda i: (FLOATS[i].transpose(2, 0, 1) / 255, 1)), "item 0: .*not float32"),
+    "paths": ((["a.png", "b.png"], [0, 1]), "item 0: the image must be an array.*folder:PATH"),
     "raising": (Items(lambda i: 1 // i), r"item 0 cannot be read \(ZeroDivisionError: "),
     "too short": (Items(lambda i: [][i]), r"item 0 cannot be read \(IndexError: "),
     "control characters": ([(PIXELS[0], "\x1b[2J")] * 3, "item 0"),

@@ -374,7 +374,8 @@ def test_from_https_nothing_leads_to_http() -> None:
         request = urllib.request.Request(start)
         arguments: Any = (request, io.BytesIO(), 302, "Found", {}, target)
         if (start, target) in stays:
-            assert handler.redirect_request(*arguments).full_url == target
+            followed = handler.redirect_request(*arguments)
+            assert followed is not None and followed.full_url == target
             continue
         with pytest.raises(module._OtherScheme, match="which is not http"):
             handler.redirect_request(*arguments)
