@@ -38,6 +38,7 @@ class ItemStore(Store):
         SpecificationError: If an item cannot be read or is not as above, or if there is none.
     """
 
+    named = "classes of the data"
     threads = False  # nobody promises that items may be read from several
 
     def __init__(self, items: Any) -> None:
@@ -150,7 +151,8 @@ def _class_names(items: Any) -> tuple[str, ...] | None:
     if names is None and isinstance(features, Mapping):
         label = next((features[name] for name in LABEL_NAMES if name in features), None)
         names = getattr(label, "names", None)
-    if names is None and hasattr(items, "dataset"):  # a subset of another
+    if names is None and hasattr(items, "dataset") and hasattr(items, "indices"):
+        # PyTorch's subset of another. What else holds another may number its classes anew.
         return _class_names(items.dataset)
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         return None

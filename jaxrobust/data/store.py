@@ -22,6 +22,7 @@ class Store(ABC):
         folders: Names of the classes in their order, such as those of the class folders, or None
             where labels are the network's class indices already.
         labels: int32, one per image: positions in `folders`, or class indices.
+        named: What has the names in `folders`, for messages.
         doubt: What leaves doubt about the order of `folders`, which then only counts by name.
     """
 
@@ -29,6 +30,7 @@ class Store(ABC):
     folders: tuple[str, ...] | None
     labels: Int32[np.ndarray, " images"]
     doubt: str | None = None
+    named: str = "class folders"
     threads: bool = True
 
     @abstractmethod

@@ -42,6 +42,8 @@ class TfdsStore(Store):
         names: The names of the classes in the order of their labels, if it has any.
     """
 
+    named = "classes of the data"
+
     def __init__(self, records: Any, image: str, label: str, names: tuple[str, ...] | None) -> None:
         self._records, self._image = records, image
         self.folders = names

@@ -200,13 +200,18 @@ def test_class_names_are_matched_with_the_networks():
         return PIXELS[i], int(LABELS[i])
 
     whole = Items(item, classes=["a", "b", "c"])
-    forms = (whole, hugging_face(), Items(item, dataset=whole))
+    forms = (whole, hugging_face(), Items(item, dataset=whole, indices=range(12)))
     for form in forms:
         assert same(jr.evaluate(network, form), expected)
         assert same(jr.evaluate(NETWORK, form), EXPECTED)  # it has no names: the order counts
-    other = Items(item, classes=["a", "b", "c"], target_transform=lambda label: label)
-    assert same(jr.evaluate(network, other), EXPECTED)
-    with pytest.raises(jr.SpecificationError, match="4 of 4 class folders"):
+    others = (
+        Items(item, classes=["a", "b", "c"], target_transform=lambda label: label),
+        Items(item, dataset=whole),  # a wrapper, whose labels may be others
+        Items(item, classes=[1, 2, 3]),
+    )
+    for other in others:
+        assert same(jr.evaluate(network, other), EXPECTED)
+    with pytest.raises(jr.SpecificationError, match="4 of 4 classes of the data"):
         jr.evaluate(NETWORK, hugging_face(names="wxyz"))
 
 
