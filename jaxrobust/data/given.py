@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.data.arrays import ArrayStore
+from jaxrobust.data.arrays import ArrayStore, check_labels
 from jaxrobust.data.items import IMAGE_NAMES, LABEL_NAMES, ItemStore, column, kind
 from jaxrobust.data.registry import open_source
 from jaxrobust.data.source import ImageSource
@@ -123,11 +123,7 @@ def _of_columns(pixels: Any, labels: Any) -> Store:
         pixels = list(array)
     if not hasattr(pixels, "__len__") or not hasattr(pixels, "__getitem__"):
         raise SpecificationError(f"images are needed, an array or a list, not a {kind(pixels)}")
-    if numbers.shape != (len(pixels),):
-        raise SpecificationError(
-            f"labels must be integers, one for each of the {len(pixels)} images, "
-            f"not {numbers.dtype} {numbers.shape}"
-        )
+    check_labels(numbers, len(pixels))
     return ItemStore(_Columns(pixels, numbers))
 
 
