@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,7 +31,17 @@ ResizeArgument = Annotated[
     Literal["squash", "shorter"] | None,
     arg(
         metavar="{squash,shorter}",
-        help="resizing before the centre crop",
+        help="resizing before the centre crop: squash to a square, or the shorter side to the "
+        "target, keeping the shape",
+        help_behavior_hint="(default: the network's own)",
+    ),
+]
+SmallArgument = Annotated[
+    Literal["enlarge", "pad"] | None,
+    arg(
+        metavar="{enlarge,pad}",
+        help="with --resize shorter: what becomes of photographs whose shorter side is below the "
+        "target; enlarge is what most people do, networks from Caffe pad with black",
         help_behavior_hint="(default: the network's own)",
     ),
 ]
@@ -83,6 +94,7 @@ class SweepArguments:
     ] = None
     images: ImagesArgument = None
     resize: ResizeArgument = None
+    small: SmallArgument = None
     root: Annotated[int, arg(help="root of all random draws")] = 0
     block: Annotated[int, arg(help="consecutive images that are counted together")] = 50
     precision_mode: PrecisionArgument = "float32"
@@ -115,18 +127,36 @@ class SweepArguments:
     def opened(self, report: Report) -> tuple[Network, ImageSource]:
         """The network and the images, without broken ones where these are left out."""
         images = open_images(self.data, self.images)
-        network = load_network(self.network, self.resize)
+        network = load_network(self.network, self.resize, self.small)
         return network, images.without_broken(report) if self.skip_broken else images
 
 
-def load_network(name: str, resize: str | None) -> Network:
-    """The network, perhaps with another resizing than its own."""
+def load_network(name: str, resize: str | None, small: str | None) -> Network:
+    """The network, perhaps with another resizing than its own.
+
+    Raises:
+        SpecificationError: If there is no such network, or `small` would have no effect.
+
+    Warns:
+        UserWarning: If `resize` makes it pad small images, which nobody asked for.
+    """
     from jaxrobust.networks.zoo import load
 
     network = load(name)
-    if resize is None:
-        return network
-    return replace(network, preprocessing=replace(network.preprocessing, mode=resize))
+    changes = {"mode": resize, "small": small}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    preprocessing = replace(network.preprocessing, **changes)
+    if small is not None and preprocessing.mode != "shorter":
+        raise SpecificationError(f"--small {small} has no effect without --resize shorter")
+    if resize == "shorter" and small is None and preprocessing.small == "pad":
+        target = preprocessing.resize or max(preprocessing.size)
+        warnings.warn(
+            f"{network.name} pads photographs whose shorter side is below {target} pixels with "
+            "black; --small enlarge enlarges them, which is what most people do, --small pad is "
+            "silent",
+            stacklevel=2,
+        )
+    return replace(network, preprocessing=preprocessing) if changes else network
 
 
 def open_images(source: str, count: int | None) -> ImageSource:

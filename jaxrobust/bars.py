@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
 
 from jaxrobust.data.progress import PREPARING, Report, silent
 from jaxrobust.networks import download
+from jaxrobust.text import printable
 
 
 @contextmanager
@@ -57,6 +59,7 @@ def work_progress(quiet: bool, *, whole: bool = True) -> Iterator[Report]:
             trials = f"{done // images:,}/{total // images:,} trials" if total else ""
         else:
             trials = f"{done:,}/{total:,} trial-images" if total else ""
+        what = escape(printable(what))  # it may name a layer of anybody's network
         shown = bar.tasks[task]
         # What a sweep that goes on had done before is no speed.
         if shown.total != (total or None) or (what != shown.description and done == 0):

@@ -22,12 +22,13 @@ from jaxrobust.arguments import (
     PrecisionArgument,
     ResizeArgument,
     SkipBrokenArgument,
+    SmallArgument,
     SweepArguments,
     load_network,
     open_images,
 )
 from jaxrobust.errors import ProcessLostError, SpecificationError
-from jaxrobust.text import aligned
+from jaxrobust.text import aligned, printable
 
 RunArgument = Annotated[Positional[str], arg(metavar="RUN", help="the folder of a sweep")]
 
@@ -43,7 +44,7 @@ class List:
 
     def run(self) -> None:
         rows = {"networks": _networks, "perturbations": _perturbations, "data": _sources}
-        print(aligned(rows[self.what]()))
+        _show(aligned(rows[self.what]()))
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Evaluate:
     data: DataArgument
     images: ImagesArgument = None
     resize: ResizeArgument = None
+    small: SmallArgument = None
     precision_mode: PrecisionArgument = "float32"
     skip_broken: SkipBrokenArgument = False
     json: Annotated[bool, arg(help="print counts as one JSON object")] = False
@@ -66,7 +68,7 @@ class Evaluate:
         from jaxrobust.engine import evaluate
 
         images = open_images(self.data, self.images)
-        network = load_network(self.network, self.resize)
+        network = load_network(self.network, self.resize, self.small)
         with work_progress(self.json) as report:
             images = images.without_broken(report) if self.skip_broken else images
             found = evaluate(network, images, precision_mode=self.precision_mode, report=report)
@@ -74,11 +76,11 @@ class Evaluate:
         if self.skip_broken:
             counts["left_out"] = list(images.left_out)
         if self.json:
-            print(json.dumps(counts))
+            _show(json.dumps(counts))
             return
-        print(found)
+        _show(found)
         if images.left_out:
-            print(f"left out, since they are broken: {', '.join(images.left_out)}")
+            _show(f"left out, since they are broken: {printable(', '.join(images.left_out))}")
 
 
 @dataclass(kw_only=True)
@@ -160,12 +162,12 @@ class Sweep(SweepArguments):
             print(f"\njaxrobust: interrupted: {done}", file=sys.stderr)
             raise SystemExit(130) from None
         if not quiet:
-            print(text_table(result))
+            _show(text_table(result))
             tables = ["results.csv"] + (["cells.csv"] if self.precision is not None else [])
             others = ", ".join(f"{folder}/{name}" for name in (*tables, "sweep.json"))
-            print(f"results: {folder}/results.nc (xarray), {others}")
+            _show(f"results: {folder}/results.nc (xarray), {others}")
             if not result.attrs["finished"] and self.max_seconds is not None:
-                print(f"stopped after {self.max_seconds:g} s: the same command goes on with it")
+                _show(f"stopped after {self.max_seconds:g} s: the same command goes on with it")
 
     def _is_primary(self) -> bool:
         """Joins the other processes, if there are any."""
@@ -224,7 +226,7 @@ class Plan(SweepArguments):
                 timing_seconds=self.timing_seconds,
                 report=report,
             )
-        print(json.dumps(estimate.to_json()) if self.json else estimate)
+        _show(json.dumps(estimate.to_json()) if self.json else estimate)
 
 
 @dataclass
@@ -239,7 +241,7 @@ class Status:
     def run(self) -> None:
         from jaxrobust.status import status
 
-        print(status(self.run_folder))
+        _show(status(self.run_folder))
 
 
 @dataclass
@@ -256,8 +258,8 @@ class Report:
 
         page, *figures = write_report(self.run_folder)
         names = ", ".join(path.stem for path in figures if path.suffix == ".png")
-        print(f"report:  {page}")
-        print(f"figures: {figures[0].parent} ({names}; PNG and SVG)")
+        _show(f"report:  {page}")
+        _show(f"figures: {figures[0].parent} ({names}; PNG and SVG)")
 
 
 @dataclass
@@ -287,7 +289,7 @@ class Port:
         from jaxrobust.networks.port import port
 
         with download_progress() as report:
-            print(port(self.network, self.file, self.out, verify=not self.no_verify, report=report))
+            _show(port(self.network, self.file, self.out, verify=not self.no_verify, report=report))
 
 
 @dataclass
@@ -314,7 +316,7 @@ class Prepare:
     def run(self) -> None:
         from jaxrobust.data.tfds import prepare
 
-        print(prepare(self.name, manual_dir=self.manual_dir, data_dir=self.data_dir))
+        _show(prepare(self.name, manual_dir=self.manual_dir, data_dir=self.data_dir))
 
 
 Command = (
@@ -338,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: _say(f"note: {message}")
     if isinstance(command, Sweep) and command.distributed:
         _run_or_leave(command)
     else:
@@ -351,8 +353,17 @@ def _run(command: Any) -> None:
     except BrokenPipeError:  # whoever reads this has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed at the end
     except (SpecificationError, OSError, ProcessLostError) as error:
-        print(f"jaxrobust: error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         raise SystemExit(1 if isinstance(error, ProcessLostError) else 2) from None
+
+
+def _show(what: object) -> None:
+    """Prints lines of which names, of files and layers, may be anybody's."""
+    print("\n".join(map(printable, str(what).split("\n"))))
+
+
+def _say(text: str) -> None:
+    print(f"jaxrobust: {printable(text)}", file=sys.stderr)
 
 
 def _run_or_leave(command: Any) -> None:

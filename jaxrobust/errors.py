@@ -5,9 +5,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxrobust.text import printable
+
 
 class SpecificationError(ValueError):
-    """Bad input, in one line: what was asked, what was found, what is possible."""
+    """Bad input, in one printable line: what was asked, what was found, what is possible."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ProcessLostError(RuntimeError):

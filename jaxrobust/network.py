@@ -197,7 +197,7 @@ class Network:
         """Decodes and preprocesses images on the host.
 
         Args:
-            images: a data source, or any slice of one.
+            images: whatever `jaxrobust.images` takes, or any slice of what it gives.
 
         Returns:
             The network's input, float32 [n, height, width, channels], and the labels as indices
@@ -207,6 +207,8 @@ class Network:
             SpecificationError: labels that don't fit the network's classes, images of a wrong
                 size, an image file that can't be read.
         """
-        source = images.with_classes(self.class_names, self.classes)
+        from jaxrobust.data import images as source_of
+
+        source = source_of(images).with_classes(self.class_names, self.classes)
         pixels, labels = source.decode(0, len(source), self.preprocessing.crop)
         return self.preprocessing.normalise(pixels), labels

@@ -20,6 +20,9 @@ Channels = Literal["rgb", "bgr", "grey"]
 Small = Literal["enlarge", "pad"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
+# Pixels of an image that is larger than its original: enough for sides of 1 to 100 at usual
+# targets, and a line of pixels cannot take gigabytes.
+_MOST_ENLARGED = 2**24
 _PACKING = {"rgb": "RGB", "bgr": "BGR", "grey": "L"}  # PIL's names
 
 
@@ -30,7 +33,8 @@ class Preprocessing:
     The image turns grey first (where the network is grey), is resized, then cropped in its
     centre, all exactly as PIL does it, with antialiasing; then each channel becomes
     `(pixel - mean) / std`. To ask for another resizing, use
-    `dataclasses.replace(preprocessing, mode="shorter")`.
+    `dataclasses.replace(preprocessing, mode="shorter")`; for networks from Caffe, which would pad
+    small images with black then, add `small="enlarge"`.
 
     Args:
         size: Height and width of the network's input, in pixels.
@@ -138,8 +142,8 @@ class Preprocessing:
             uint8 of `self.shape`.
 
         Raises:
-            SpecificationError: If the image does not have `size` and mode is "none", or if it is
-                smaller than the crop.
+            SpecificationError: If the image does not have `size` and mode is "none", if it is
+                smaller than the crop, or so long and thin that it would become gigantic.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise SpecificationError(
@@ -234,6 +238,11 @@ class Preprocessing:
             if self.small == "pad" and short < shorter:
                 return picture
             target_height, target_width = shorter * height // short, shorter * width // short
+        if target_width * target_height > max(width * height, _MOST_ENLARGED):
+            raise SpecificationError(
+                f"the image is {height} x {width} pixels (height x width) and would be enlarged to "
+                f"{target_height:,} x {target_width:,}; possible: resize 'squash'"
+            )
         from PIL import Image
 
         resample = Image.Resampling[self.interpolation.upper()]

@@ -1,4 +1,4 @@
-"""Plain-text tables, and numbers for people."""
+"""Plain-text tables, numbers for people, and text that others wrote."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,33 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
 
 
+def printable(text: str) -> str:
+    r"""A text on one line, with escapes for what would not show or would steer a terminal.
+
+    Names of files, of members of archives and of what lies in them, and other libraries' messages
+    can hold anything. What reaches a terminal goes through here: `SpecificationError` sees to it
+    for errors.
+
+    Example:
+        >>> print(printable("a\x1b[2J\n.jpg"))
+        a\x1b[2J\n.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines with aligned columns, nothing behind the last cell.
+    """Rows of printable cells as lines with aligned columns, nothing behind the last cell.
 
     Example:
         >>> print(aligned([("layer", "units"), ("conv1", "64")]))
         layer  units
         conv1  64
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -3,7 +3,8 @@
 from jaxrobust.data import folder, glyphs, imagenet_val, npz, tar, tfds  # each registers its own
 from jaxrobust.data.arrays import ArrayStore
 from jaxrobust.data.encoded import EncodedStore, Item
-from jaxrobust.data.registry import SOURCES, images, register
+from jaxrobust.data.given import images
+from jaxrobust.data.registry import SOURCES, register
 from jaxrobust.data.source import ImageSource
 from jaxrobust.data.store import Store
 

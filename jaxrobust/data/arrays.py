@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxrobust.data.pixels import as_rgb, check_pixels
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
 
@@ -18,7 +19,8 @@ class ArrayStore(Store):
 
     Args:
         images: uint8 [images, height, width], [images, height, width, 1] (both grey, repeated to
-            three channels) or [images, height, width, 3].
+            three channels) or [images, height, width, 3]. They are copied, unless the array is
+            read-only (`images.flags.writeable = False`).
         labels: Integers [images], 0 or greater.
 
     Raises:
@@ -34,25 +36,12 @@ class ArrayStore(Store):
     def __init__(
         self, images: UInt8[np.ndarray, "images ..."], labels: Integer[np.ndarray, " images"]
     ) -> None:
-        grey = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 1)
-        if images.dtype != np.uint8 or not (grey or (images.ndim == 4 and images.shape[3] == 3)):
-            raise SpecificationError(
-                "images must be uint8 [images, height, width], [images, height, width, 1] or "
-                f"[images, height, width, 3], not {images.dtype} {images.shape}"
-            )
-        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
-            raise SpecificationError(
-                f"labels must be integers, one for each of the {len(images)} images, "
-                f"not {labels.dtype} {labels.shape}"
-            )
+        check_pixels(images, many=True)
+        check_labels(labels, len(images))
         if images.size == 0:
             raise SpecificationError(f"there are no images: shape {images.shape}")
-        if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-            raise SpecificationError(
-                f"labels must be class indices from 0, not {labels.min()} to {labels.max()}"
-            )
-        self._images = images
-        self._repeats = 3 if grey else 1
+        # A copy, as a sweep reads them for hours: other pixels would not be those of its record.
+        self._images = images.copy() if images.flags.writeable else images
         self.keys = [str(index) for index in range(len(images))]
         self.folders = None
         self.labels = labels.astype(np.int32)
@@ -63,8 +52,33 @@ class ArrayStore(Store):
         return f"{row.shape}".encode() + row.tobytes()
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        row = self._images[index]
-        return np.repeat(row.reshape(*row.shape[:2], -1), self._repeats, axis=2)
+        return as_rgb(self._images[index])
 
     def describe(self, index: int) -> str:
         return f"image {index}"
+
+
+def check_labels(labels: np.ndarray, images: int) -> None:
+    """Refuses anything but one class index from 0 for each image.
+
+    Args:
+        labels: What may be labels.
+        images: How many there must be.
+
+    Raises:
+        SpecificationError: If they are not integers [images] from 0.
+    """
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (images,):
+        hint = ""
+        if labels.ndim == 2 and len(labels) == images:
+            hint = f"; possible: labels.{'ravel()' if labels.shape[1] == 1 else 'argmax(1)'}"
+        elif labels.shape == (images,) and labels.dtype.kind in "fb":
+            hint = "; possible: labels.astype(int)"
+        raise SpecificationError(
+            f"labels must be integers, one for each of the {images} images, "
+            f"not {labels.dtype} {labels.shape}{hint}"
+        )
+    if images and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
+        raise SpecificationError(
+            f"labels must be class indices from 0, not {labels.min()} to {labels.max()}"
+        )

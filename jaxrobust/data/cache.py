@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import uuid
+import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jaxrobust.errors import SpecificationError
+from jaxrobust.paths import open_file
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -33,11 +35,28 @@ def cache_folder() -> Path:
 
     The variable JAXROBUST_CACHE names it; otherwise it is `$XDG_CACHE_HOME/jaxrobust`, or
     `~/.cache/jaxrobust`.
+
+    Raises:
+        SpecificationError: If nobody can say where the home folder is.
     """
-    if named := os.environ.get("JAXROBUST_CACHE"):
-        return Path(named).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "jaxrobust"
+    try:
+        if named := os.environ.get("JAXROBUST_CACHE"):
+            return Path(named).expanduser().absolute()
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "jaxrobust"
+    except RuntimeError as error:
+        raise SpecificationError(
+            "there is no home folder for the cache; possible: JAXROBUST_CACHE=FOLDER"
+        ) from error
+
+
+def optional_cache_folder() -> Path | None:
+    """The same for what can do without: None, with a warning, where there is no home folder."""
+    try:
+        return cache_folder()
+    except SpecificationError as error:
+        warnings.warn(f"nothing is kept for the next time: {error}", stacklevel=2)
+        return None
 
 
 class BlockCache:
@@ -59,7 +78,7 @@ class BlockCache:
 
     @classmethod
     def default(cls) -> BlockCache | None:
-        """The cache that the environment asks for; None if it switches it off.
+        """The cache that the environment asks for; None if it switches it off or cannot have one.
 
         The variable JAXROBUST_CACHE_GB sets the limit, 0 switches the cache off. By default it
         is 20 GB, or half of what is free on the disk, if that is less.
@@ -76,13 +95,15 @@ class BlockCache:
             raise SpecificationError(
                 f"JAXROBUST_CACHE_GB={text!r} must be a number of gigabytes from 0 (no cache)"
             )
-        folder = cache_folder() / "images"
-        limit = gigabytes * 1e9
+        above = optional_cache_folder() if gigabytes else None
+        if above is None:
+            return None
+        folder, limit = above / "images", gigabytes * 1e9
         if text is None:
             limit = min(
                 limit, (_free(folder) + sum(file.st_size for file in _files(folder).values())) / 2
             )
-        return cls(folder, limit) if gigabytes else None
+        return cls(folder, limit)
 
     def has(self, key: str, shape: tuple[int, ...]) -> bool:
         """Whether there is a file of a key, of the right length for an array of a shape."""
@@ -133,8 +154,9 @@ class BlockCache:
         """Maps a whole file of the right length, and notes that it was used."""
         path = self._path(key)
         try:
-            mapped = np.memmap(path, np.uint8, "r")
-        except (OSError, ValueError):  # absent, or empty
+            with open_file(path) as file:
+                mapped = np.memmap(file, np.uint8, "r")
+        except (OSError, ValueError):  # absent, no file, or empty
             return None
         if len(mapped) != math.prod(shape) + _CHECKSUM:
             return None
@@ -162,16 +184,19 @@ def _files(folder: Path) -> dict[Path, os.stat_result]:
     found = {}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):  # another process drops files too
+            with suppress(OSError):  # another process drops files too
                 found[Path(entry.path)] = entry.stat()
     return found
 
 
-def _free(folder: Path) -> int:
-    """Free bytes on the disk that holds, or will hold, a folder."""
-    while not folder.exists():
+def _free(folder: Path) -> float:
+    """Free bytes on the disk that holds, or will hold, a folder; without end if nobody knows."""
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return math.inf
 
 
 def _checksum(array: np.ndarray) -> bytes:

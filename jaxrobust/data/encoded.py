@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jaxrobust.data.decoding import EXTENSIONS, decode_image
+from jaxrobust.data.class_order import class_order
+from jaxrobust.data.decoding import EXTENSIONS, decode_and, decode_image
 from jaxrobust.data.store import Store
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, first_line
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -30,7 +31,7 @@ class EncodedStore(Store):
     Args:
         items: The images, in any order.
         read: The bytes at an item's path; called from several threads at once.
-        folders: Sorted names of all class folders, where there may be more than the items'.
+        folders: Names of all class folders in the order of the classes, where that is known.
 
     Raises:
         SpecificationError: If there are no items.
@@ -48,7 +49,9 @@ class EncodedStore(Store):
         self._paths = [item.path for item in ordered]
         self._read = read
         self.keys = [item.key for item in ordered]
-        self.folders = tuple(folders or sorted({item.folder for item in ordered}))
+        self.folders, self.doubt = (
+            (tuple(folders), None) if folders else class_order({item.folder for item in ordered})
+        )
         position = {folder: index for index, folder in enumerate(self.folders)}
         self.labels = np.array([position[item.folder] for item in ordered], np.int32)
 
@@ -56,10 +59,15 @@ class EncodedStore(Store):
         try:
             return self._read(self._paths[index])
         except OSError as error:
-            raise SpecificationError(f"cannot be read ({error.strerror})") from error
+            raise SpecificationError(
+                f"cannot be read ({error.strerror or first_line(error)})"
+            ) from error
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return decode_image(self.content(index))
+
+    def cropped(self, index: int, crop: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return decode_and(self.content(index), crop)
 
     def describe(self, index: int) -> str:
         return self._paths[index]

@@ -12,14 +12,14 @@ from jaxrobust.data.encoded import EncodedStore, class_folders
 from jaxrobust.data.paths import existing_folder
 from jaxrobust.data.registry import register
 from jaxrobust.errors import SpecificationError
-from jaxrobust.paths import is_remote
+from jaxrobust.paths import is_remote, read_file
 
 
 @register("folder:PATH")
 def open_folder(path: str) -> EncodedStore:
     """A folder with one sub-folder of image files per class."""
     root = existing_folder(path)
-    return EncodedStore(class_folders(files_below(root)), lambda name: (root / name).read_bytes())
+    return EncodedStore(class_folders(files_below(root)), lambda name: read_file(root / name))
 
 
 def files_below(root: Path) -> list[str]:

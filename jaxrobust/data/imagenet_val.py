@@ -16,6 +16,7 @@ from jaxrobust.data.paths import existing
 from jaxrobust.data.registry import register
 from jaxrobust.data.tar import read_in_place
 from jaxrobust.errors import SpecificationError
+from jaxrobust.paths import read_file
 
 if TYPE_CHECKING:
     from jaxtyping import UInt16
@@ -51,7 +52,7 @@ def open_imagenet_val(path: str) -> EncodedStore:
     """ILSVRC2012_img_val.tar, read in place, or a folder of its JPEGs, flat or by class."""
     root = existing(path)
     if root.is_dir():
-        return _store(files_below(root), lambda name: (root / name).read_bytes())
+        return _store(files_below(root), lambda name: read_file(root / name))
     return _store(*read_in_place(root))
 
 

@@ -15,9 +15,9 @@ def class_indices(store: Store, class_names: Sequence[str] | None, classes: int)
     """The network's class index of each image of a store.
 
     A class folder named by one of the network's class names takes that name's index. Where no
-    folder is, the sorted order of the folders counts, if there are as many folders as classes
-    (sorted as text, as torchvision does: "10" comes before "2"). Where the store has no folders,
-    its labels are class indices already.
+    folder is, the order of the folders counts, if there are as many folders as classes and their
+    names leave no doubt about it (see `class_order`). Where the store has no folders, its labels
+    are class indices already.
 
     Args:
         store: The images.
@@ -40,10 +40,12 @@ def class_indices(store: Store, class_names: Sequence[str] | None, classes: int)
             )
         return store.labels
     names = () if class_names is None else tuple(class_names)
-    return _folder_indices(store.folders, names, classes)[store.labels]
+    return _folder_indices(store, store.folders, names, classes)[store.labels]
 
 
-def _folder_indices(folders: Sequence[str], names: Sequence[str], classes: int) -> np.ndarray:
+def _folder_indices(
+    store: Store, folders: Sequence[str], names: Sequence[str], classes: int
+) -> np.ndarray:
     index = {name: position for position, name in enumerate(names)}
     unknown = [folder for folder in folders if folder not in index]
     if not unknown:
@@ -51,16 +53,21 @@ def _folder_indices(folders: Sequence[str], names: Sequence[str], classes: int) 
         ambiguous = [folder for folder in folders if times[folder] > 1]
         if ambiguous:
             raise SpecificationError(
-                f"class folders {_some(ambiguous)} each name several classes of the network"
+                f"{store.named} {_some(ambiguous)} each name several classes of the network"
             )
         return np.array([index[folder] for folder in folders], np.int32)
+    by_name = f"{store.named} with names of its own (such as {names[0]!r}), or " if names else ""
     if len(unknown) == len(folders) == classes:
-        return np.arange(classes, dtype=np.int32)
-    by_name = f"folders named by its classes (such as {names[0]!r}), or " if names else ""
+        if store.doubt is None:
+            return np.arange(classes, dtype=np.int32)
+        raise SpecificationError(
+            f"{store.named} {store.doubt}; possible: {by_name}{store.named} named by class "
+            f"indices, 0 to {classes - 1}{'' if names else ', or a network with class_names'}"
+        )
     raise SpecificationError(
-        f"{len(unknown)} of {len(folders)} class folders are no class names of the network "
-        f"({_some(unknown)}); possible: {by_name}exactly {classes} folders, which then count in "
-        "sorted order"
+        f"{len(unknown)} of {len(folders)} {store.named} are no class names of the network "
+        f"({_some(unknown)}); possible: {by_name}exactly {classes} {store.named}, which then "
+        "count in their order"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.paths import is_remote, path_of
 
 
@@ -26,8 +26,13 @@ def existing_folder(path: str) -> Path:
 
 def existing(path: str) -> Path:
     """A path that exists (`~` is the home folder); else a `SpecificationError`."""
-    expanded = path_of(path).expanduser()
-    if not expanded.exists():
+    try:
+        expanded = path_of(path).expanduser()
+        there = expanded.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such home folder
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise SpecificationError(f"cannot be looked at ({reason})") from error
+    if not there:
         shown = expanded if is_remote(expanded) else expanded.absolute()
         raise SpecificationError(f"there is no such path ({shown})")
     return expanded

@@ -26,7 +26,7 @@ Opener = TypeVar("Opener", bound=Callable[[str], Store])
 
 
 def register(usage: str) -> Callable[[Opener], Opener]:
-    """Adds a kind of source to what `images` understands.
+    """Adds a kind of source to what `jaxrobust.images` understands.
 
     Args:
         usage: How the source string is written, such as "npz:PATH". What stands before the first
@@ -56,8 +56,8 @@ def register(usage: str) -> Callable[[Opener], Opener]:
     return add
 
 
-def images(source: str) -> ImageSource:
-    """Opens a source of labelled images, without decoding any.
+def open_source(source: str) -> ImageSource:
+    """Opens the source of a source string, without decoding any image.
 
     Args:
         source: A source string, such as `tar:PATH`; `SOURCES` holds every kind.

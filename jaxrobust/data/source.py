@@ -43,7 +43,7 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
         store: Where the images come from.
         order: int64, the position in the store of each image.
         labels: int32, one per image: class indices, once `with_classes` has matched them to a
-            network; before, positions in the sorted order of the class folders.
+            network; before, positions in the order of the class folders.
         left_out: What `without_broken` left out, by name.
     """
 
@@ -88,9 +88,10 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
         """The same images with a network's class indices as labels.
 
         A class folder named by one of the network's class names takes that name's index. Where no
-        folder is, the sorted order of all the source's folders counts, if there are as many as
-        classes (sorted as text, as torchvision does: "10" comes before "2"). Labels of a source
-        without folders are class indices already.
+        folder is, the order of all the source's folders counts, if there are as many as classes:
+        by number where their names are exactly the whole numbers from 0 (ImageNet-V2's 0 to 999),
+        as text otherwise; where the two differ for other names, nothing is guessed. Labels of a
+        source without folders are class indices already.
 
         Args:
             class_names: The network's class names in the order of its outputs, if it has any.
@@ -100,8 +101,8 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
             A source with the same images in the same order.
 
         Raises:
-            SpecificationError: If folders and classes do not match, or a label is not below
-                `classes`.
+            SpecificationError: If folders and classes do not match, the order of the folders is
+                in doubt, or a label is not below `classes`.
         """
         with about(self.name):
             labels = class_indices(self.store, class_names, classes)
@@ -232,4 +233,4 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
     def _load(self, position: int, crop: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         index = int(self.order[position])
         with about(self.name, self.store.describe(index)):
-            return crop(self.store.pixels(index))
+            return self.store.cropped(index, crop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -19,14 +19,18 @@ class Store(ABC):
 
     Attributes:
         keys: One name per image, unlike all others of its class.
-        folders: Sorted names of the class folders, or None where labels are the network's
-            class indices already.
+        folders: Names of the classes in their order, such as those of the class folders, or None
+            where labels are the network's class indices already.
         labels: int32, one per image: positions in `folders`, or class indices.
+        named: What has the names in `folders`, for messages.
+        doubt: What leaves doubt about the order of `folders`, which then only counts by name.
     """
 
     keys: Sequence[str]
     folders: tuple[str, ...] | None
     labels: Int32[np.ndarray, " images"]
+    doubt: str | None = None
+    named: str = "class folders"
     threads: bool = True
 
     @abstractmethod
@@ -40,6 +44,16 @@ class Store(ABC):
         Raises:
             SpecificationError: If the image cannot be read or decoded.
         """
+
+    def cropped(
+        self, index: int, crop: Callable[[UInt8[np.ndarray, "height width 3"]], np.ndarray]
+    ) -> np.ndarray:
+        """What `crop` makes of the decoded image; where decoding takes much memory, within a bound.
+
+        Raises:
+            SpecificationError: As for `pixels`, or by `crop`.
+        """
+        return crop(self.pixels(index))
 
     @abstractmethod
     def describe(self, index: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrobust.data.decoding import decode_image
+from jaxrobust.data.decoding import decode_and, decode_image
 from jaxrobust.data.paths import existing_folder
 from jaxrobust.data.registry import register
 from jaxrobust.data.store import Store
@@ -42,6 +42,8 @@ class TfdsStore(Store):
         names: The names of the classes in the order of their labels, if it has any.
     """
 
+    named = "classes of the data"
+
     def __init__(self, records: Any, image: str, label: str, names: tuple[str, ...] | None) -> None:
         self._records, self._image = records, image
         self.folders = names
@@ -63,6 +65,9 @@ class TfdsStore(Store):
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return decode_image(self.content(index))
+
+    def cropped(self, index: int, crop: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return decode_and(self.content(index), crop)
 
     def describe(self, index: int) -> str:
         return self.keys[index]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.clean import Images
@@ -30,6 +31,7 @@ from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.precision import FEWEST
 from jaxrobust.rounding import PrecisionMode
+from jaxrobust.text import printable
 
 _SEEDS = 5
 
@@ -96,7 +98,7 @@ def ask(
     metrics, options = dict(metrics or {}), options or Options()
     if seeds is None:
         seeds = _SEEDS if half_width is None else FEWEST
-    source = images.with_classes(network.class_names, network.classes)
+    source = source_of(images).with_classes(network.class_names, network.classes)
     spec = specify(
         network,
         source,
@@ -145,4 +147,4 @@ def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturb
         notes = [note for name in names if (note := perturbation.warning(network.layers[name]))]
         more = f" (and so on {len(notes) - 1} more layers)" if len(notes) > 1 else ""
         if notes:
-            warnings.warn(notes[0] + more, stacklevel=4)
+            warnings.warn(printable(notes[0] + more), stacklevel=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
-from jaxrobust.data.cache import cache_folder
+from jaxrobust.data.cache import optional_cache_folder
 
 _Item = TypeVar("_Item")
 _Given = ParamSpec("_Given")
@@ -28,9 +29,15 @@ def keep_compiled_programs() -> None:
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     name = f"{platform.machine()}-{hashlib.sha256(_cpu_features()).hexdigest()[:12]}"
-    folder = cache_folder() / "programs" / name
+    above = optional_cache_folder()
+    if above is None:
+        return
+    folder = above / "programs" / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with os.scandir(folder) as entries:
+            if not all(entry.is_file() for entry in entries):
+                return  # JAX would wait for a named pipe for ever
     except OSError:  # a cache that cannot be written is none
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.ask import ask, check_precision
 from jaxrobust.engine.clean import Images, evaluate_clean
@@ -65,7 +66,7 @@ def sweep(
 
     Args:
         network: what is damaged.
-        images: a data source, or a slice of one.
+        images: whatever `jaxrobust.images` takes, or a slice of what it gives.
         perturbations: names, import paths `module:attribute`, or `Perturbation` objects.
         layers: "all" (each layer with a kernel of rank 2 or more), names, globs, or a mapping
             from a group's name to layers that are damaged together.
@@ -199,7 +200,7 @@ def evaluate(
 
     Args:
         network: any network.
-        images: a data source, or a slice of one.
+        images: whatever `jaxrobust.images` takes, or a slice of what it gives.
         block: images per batch.
         precision_mode: as for `sweep`.
         report: called with what is being done, images done and all of them.
@@ -207,13 +208,14 @@ def evaluate(
     Raises:
         SpecificationError: labels or images that don't fit the network, no images.
     """
-    if len(images) == 0:
-        raise SpecificationError(f"no images in {images.name}")
+    source = source_of(images)
+    if len(source) == 0:
+        raise SpecificationError(f"no images in {source.name}")
     if block < 1:
         raise SpecificationError(f"block {block}: a whole number from 1 is needed")
     check_mode(precision_mode)
     keep_compiled_programs()
-    source = images.with_classes(network.class_names, network.classes)
+    source = source.with_classes(network.class_names, network.classes)
     decoded = Images.decode(network, source, report)
     sums = evaluate_clean(network, decoded, block, precision=precision_mode).sums
     total = {name: values.sum(dtype=float) for name, values in sums.items()}

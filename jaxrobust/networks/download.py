@@ -16,11 +16,14 @@ import urllib.request
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
-from typing import BinaryIO
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from jaxrobust.data.cache import cache_folder
 from jaxrobust.errors import SpecificationError
+from jaxrobust.paths import open_file
 
 # Address of a folder that is asked for the files instead of their publishers.
 BASE_VARIABLE = "JAXROBUST_WEIGHTS_URL"
@@ -30,6 +33,9 @@ Report = Callable[[int, int | None], None]
 
 _CHUNK = 2**20
 _TIMEOUT = 30  # seconds without a byte
+_SPAN = 60  # seconds in which a server that is worth waiting for sends
+_SLOWEST = 1000  # so many bytes each
+_TICK = 1  # seconds between two looks at how much has arrived
 _PAUSES = (1, 2, 4)  # seconds before another attempt, counted anew whenever bytes arrived
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another attempt may change
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,7 +74,7 @@ def download(
             is full.
     """
     base_url = base_url or os.environ.get(BASE_VARIABLE)
-    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
     if base_url:
         url = f"{base_url.rstrip('/')}/{name}"
     parts = urlsplit(url)
@@ -76,6 +82,8 @@ def download(
         raise SpecificationError(
             f"can't download {url}: an address starts with http:// or https://"
         )
+    if name in ("", ".", ".."):
+        raise SpecificationError(f"can't download {url}: an address ends with a file's name")
     target = cache_folder() / "weights" / parts.netloc.replace(":", "_") / name
     return _Download(url, target, checksum if verify else None, report or _silent).run()
 
@@ -90,7 +98,7 @@ class _Download:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             while not self._complete():
-                with partial.open("ab") as stream:
+                with open_file(partial, "ab") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX)
                     # Whoever held the lock before may have finished the file, or given it up.
                     if self._complete() or not _is_at(stream, partial):
@@ -132,10 +140,13 @@ class _Download:
     def _fill(self, stream: BinaryIO) -> None:
         """Asks until the file is complete."""
         failures = 0
+        pace = _Pace()
         while True:
             before = _size(stream)
             try:
-                return self._receive(stream)
+                return self._supervise(pace, stream)
+            except _OtherScheme as error:
+                raise self._failure(str(error)) from error
             except urllib.error.HTTPError as error:
                 error.close()
                 reason = f"the server answers {error.code} {error.reason}"
@@ -146,12 +157,41 @@ class _Download:
                 full = isinstance(cause, OSError) and cause.errno in _FULL
                 final = full or isinstance(cause, socket.gaierror)
             failures = 0 if _size(stream) > before else failures
-            if final or failures == len(_PAUSES):
+            if final or failures == len(_PAUSES) or pace.is_lost():
                 raise self._failure(reason)
             time.sleep(_PAUSES[failures])
             failures += 1
 
-    def _receive(self, stream: BinaryIO) -> None:
+    def _supervise(self, pace: _Pace, stream: BinaryIO) -> None:
+        """Asks once on another thread, which is left behind where next to nothing arrives.
+
+        A socket's own time limit is for each byte; a server that sends one now and then, of a
+        header or of the file, would hold a download for ever.
+        """
+        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def ask() -> None:
+            try:
+                self._receive(stream, pace)
+                outcome.put(None)
+            except BaseException as error:
+                outcome.put(error)
+
+        Thread(target=ask, daemon=True).start()
+        while True:
+            try:
+                error = outcome.get(timeout=_TICK)
+            except Empty:
+                pass
+            else:
+                if error is None:
+                    return
+                raise error
+            if pace.is_lost():
+                pace.given_up = True
+                raise self._failure(f"fewer than {_SLOWEST:,} bytes arrive in a second")
+
+    def _receive(self, stream: BinaryIO, pace: _Pace) -> None:
         """Asks for what is missing once, and adds what arrives."""
         size = _size(stream)
         if size and self.checksum is None and self.validator is None:
@@ -162,7 +202,8 @@ class _Download:
             if self.validator:
                 request.add_header("If-Range", self.validator)
         try:
-            response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+            opener = urllib.request.build_opener(_SameScheme)
+            response = opener.open(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
             if error.code != 416:
                 raise
@@ -184,9 +225,12 @@ class _Download:
             if total is not None and total - size > shutil.disk_usage(self.target.parent).free:
                 raise self._failure(f"the disk has no room for {total:,} bytes")
             self.report(size, total)
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read1(_CHUNK):  # what has arrived, however little
+                if pace.given_up:
+                    return
                 stream.write(chunk)
                 size += len(chunk)
+                pace.arrived += len(chunk)
                 self.report(size, total)
         if total is not None and size != total:
             raise ConnectionError(f"the connection ended after {size:,} of {total:,} bytes")
@@ -196,6 +240,37 @@ class _Download:
             f"can't download {self.url}: {reason}; fetch it by other means and put it at "
             f"{self.target}, or give its path to `jaxrobust port`"
         )
+
+
+class _Pace:
+    """Whether enough arrives in every span of time."""
+
+    def __init__(self) -> None:
+        self.arrived, self.given_up = 0, False
+        self._since, self._before = time.monotonic(), 0
+
+    def is_lost(self) -> bool:
+        """Whether the span that has just ended brought next to nothing."""
+        passed = time.monotonic() - self._since
+        if passed < _SPAN:
+            return False
+        found = self.arrived - self._before
+        self._since, self._before = time.monotonic(), self.arrived
+        return found < _SLOWEST * passed
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Goes where a server sends it, from https only to https and from http to either."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str):
+        if urlsplit(newurl).scheme not in {urlsplit(req.full_url).scheme, "https"}:
+            fp.close()
+            raise _OtherScheme(f"the server sends on to {newurl:.200}, which is not {req.type}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _OtherScheme(Exception):
+    """An answer that no other attempt changes."""
 
 
 def _matches(file: Path, checksum: str) -> bool:

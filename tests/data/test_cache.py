@@ -1,16 +1,20 @@
 """The files of decoded images: found, damaged, dropped, written by several at once."""
 
 import os
+import pwd
 import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+import jaxrobust as jr
 from jaxrobust.data import cache
 from jaxrobust.data.cache import BlockCache
 from jaxrobust.errors import SpecificationError
+from jaxrobust.networks.download import download
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
 
@@ -81,6 +85,14 @@ def test_unfinished_files_of_a_dead_process_are_dropped_in_the_end(tmp_path):
     os.utime(tmp_path / "x.tmp", times=(0, 0))
     BlockCache(tmp_path, ARRAY.nbytes + 4).add("a", ARRAY)
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "a.pixels")
+    found = BlockCache(tmp_path, 1e9)
+    assert not found.has("a", ARRAY.shape) and found.get("a", ARRAY.shape) is None
+    assert found.add("a", ARRAY) == ("kept" if make is os.mkfifo else "unwritable")
 
 
 def test_a_mapped_array_outlives_its_file(tmp_path):
@@ -156,6 +168,48 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard says: ignore it
     monkeypatch.delenv("JAXROBUST_CACHE")
     assert cache.cache_folder() == tmp_path / ".cache" / "jaxrobust"
+
+
+def evaluated():
+    pixels, labels = np.repeat(ARRAY[:, :3], 2, axis=0), np.arange(10) % 3
+    network = jr.Network(
+        lambda params, x: x.mean((1, 2)) @ params["dense"]["w"],
+        {"dense": {"w": np.eye(3, dtype=np.float32)}},
+        name="mean",
+        preprocessing=jr.Preprocessing(size=(3, 3)),
+    )
+    return jr.evaluate(network, (pixels, labels))
+
+
+@pytest.fixture
+def without_programs(monkeypatch):
+    """As in a new process, where JAX's cache of programs is not configured yet."""
+    folder = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.delenv("JAXROBUST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    yield
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+# A name that is too long fails where a folder without permission does, for the root user too.
+@pytest.mark.parametrize("home", ["/dev/null", "/" + 300 * "x"])
+def test_a_home_folder_that_cannot_be_used_is_no_obstacle(without_programs, monkeypatch, home):
+    monkeypatch.setenv("HOME", home)
+    with pytest.warns(UserWarning, match=r"the cache of images in .* cannot be written"):
+        assert evaluated().images == 10
+
+
+def test_no_home_folder_is_no_obstacle(without_programs, monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.warns(UserWarning, match="nothing is kept .*: there is no home folder"):
+        assert evaluated().images == 10
+    with pytest.raises(SpecificationError, match="possible: JAXROBUST_CACHE=FOLDER"):
+        download("https://example.invalid/weights.pth")
 
 
 def test_the_environment_switches_it_off(monkeypatch):

@@ -99,7 +99,7 @@ def test_folders_equal_the_archive(tmp_path):
 def test_classes_that_are_absent_keep_their_index(tmp_path):
     source = images(write_tar(tmp_path / "x.tar", {name(2): FILES[name(2)]}))
     assert source.with_classes(None, 1000).labels.tolist() == [970]
-    with pytest.raises(SpecificationError, match="exactly 10 folders"):
+    with pytest.raises(SpecificationError, match="exactly 10 class folders"):
         source.with_classes(None, 10)
 
 

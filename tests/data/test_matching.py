@@ -45,12 +45,17 @@ def test_as_many_folders_as_classes_count_in_sorted_order(names):
     ("folders", "names", "classes", "message"),
     [
         (("ant", "zoo"), ["ant", "bee"], 2, r"1 of 2 class folders are no class names .*'zoo'"),
-        (("a", "b"), ["ant", "bee", "cat"], 3, r"2 of 2 .*such as 'ant'\), or exactly 3 folders"),
+        (
+            ("a", "b"),
+            ["ant", "bee", "cat"],
+            3,
+            r"2 of 2 .*such as 'ant'\), or exactly 3 class folders",
+        ),
         (
             ("a", "b", "c", "d", "e"),
             None,
             3,
-            r"\('a', 'b', 'c', \.\.\.\); possible: exactly 3 folders",
+            r"\('a', 'b', 'c', \.\.\.\); possible: exactly 3 class folders",
         ),
         (("ant", "bee"), ["ant", "ant", "bee"], 3, "'ant' each name several classes"),
     ],

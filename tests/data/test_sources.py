@@ -187,7 +187,7 @@ def test_wrong_arrays(tmp_path, arrays, message):
         ("tar:{0}/empty", "cannot be read as an uncompressed, complete tar archive"),
         ("folder:{0}", "holds no images"),
         ("tar:{0}/texts.tar", "holds no images"),
-        ("tar:{0}/packed.tar.gz", "cannot be read as an uncompressed, complete tar archive"),
+        ("tar:{0}/packed.tar.gz", r"is compressed \(gzip\).*possible: unpack it once \(gunzip\)"),
         ("tar:{0}/cut.tar", "cannot be read as an uncompressed, complete tar archive"),
     ],
 )
