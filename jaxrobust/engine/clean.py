@@ -193,7 +193,8 @@ class _Trusted:
         expected: np.ndarray,
         greatest: np.ndarray,
     ) -> None:
-        self._network, self._size, self._precision = network, size, precision
+        self._network, self._size = network, size
+        self._precision: PrecisionMode = precision
         self._fast = forward(network, size, precision)
         self._expected = expected
         # Numbers that are rounded are computed in no faster way: there is nothing to watch.

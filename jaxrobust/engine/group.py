@@ -124,10 +124,10 @@ class Group:
             each for each in job.perturbations if each.touched(layers) == tuple(touched)
         ]
         spec, devices = job.spec, sweep_devices(job.options.devices)
-        how = {"hoist": job.options.hoist, "precision": spec.precision}
-        ways = how | {"reformulate": None if clean.ordinary else False}
+        self._touched = tuple(touched)
+        reformulate = None if clean.ordinary else False
         self.plan = plan or make_plan(
-            split(job.network, touched, spec.block, **ways),
+            self._split(spec.block, reformulate),
             layers,
             perturbations,
             images=spec.images,
@@ -138,12 +138,11 @@ class Group:
             options=job.options,
         )
         self.mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
-        parts = split(job.network, touched, self.plan.images_per_step, **ways)
+        parts = self._split(self.plan.images_per_step, reformulate)
         self.parts, self.kernel = parts, None
         if parts.product and job.options.share:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
             self.kernel = leaves[parts.product.kernel]
-        self._how = how
         linear = self.kernel is not None and any(
             is_linear(each, layers, self.kernel) for each in self.perturbations
         )
@@ -154,10 +153,26 @@ class Group:
         self._making_plain = Lock()
         self._together = self.plan.images_per_step * self.plan.image_devices
 
+    def _split(self, images: int, reformulate: bool | None) -> Split:
+        return split(
+            self.job.network,
+            self._touched,
+            images,
+            hoist=self.job.options.hoist,
+            reformulate=reformulate,
+            precision=self.job.spec.precision,
+        )
+
     def _compiled(self, parts: Split, sharing: bool) -> Programs:
-        spec, metrics = self.job.spec, self.job.metrics
-        of_sweep = dict(block=spec.block, metrics=metrics, keep=spec.keep)
-        return Programs(parts, self.plan, self.mesh, sharing=sharing, **of_sweep)
+        return Programs(
+            parts,
+            self.plan,
+            self.mesh,
+            sharing=sharing,
+            block=self.job.spec.block,
+            metrics=self.job.metrics,
+            keep=self.job.spec.keep,
+        )
 
     def steps(self, tasks: Iterable[Task]) -> Iterator[Sums]:
         """Runs tasks; some steps are under way while the caller adds up earlier ones."""
@@ -218,9 +233,7 @@ class Group:
         params = self.job.network.params
         with self._making_plain:
             if self._plain is None:
-                size = self.plan.images_per_step
-                touched = self.parts.damaged
-                parts = split(self.job.network, touched, size, reformulate=False, **self._how)
+                parts = self._split(self.plan.images_per_step, reformulate=False)
                 self._plain = self._compiled(parts, sharing=False)
             programs, data = self._plain, self._plain_data.get(images)
             if data is None:

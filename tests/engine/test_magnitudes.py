@@ -124,7 +124,9 @@ both_networks = pytest.mark.parametrize(
 
 @both_networks
 def test_a_flip_of_any_bit_counts_as_the_definition_counts(normalised: bool, images: Any) -> None:
-    asked = dict(perturbations=[BIT_FLIP], layers=LAYERS, strengths=list(range(32)), seeds=3)
+    asked: dict[str, Any] = dict(
+        perturbations=[BIT_FLIP], layers=LAYERS, strengths=list(range(32)), seeds=3
+    )
     compare(network(normalised), images, **asked)
 
 
@@ -132,7 +134,9 @@ def test_a_sweep_counts_what_the_network_itself_gives(images: Any) -> None:
     net = network()
     batch, labels = net.prepare(images)
     strengths = {"bit_flip": [30, 31], "set": [4, 7, 9]}
-    asked = dict(perturbations=[BIT_FLIP, SET], layers=["first"], strengths=strengths, seeds=3)
+    asked: dict[str, Any] = dict(
+        perturbations=[BIT_FLIP, SET], layers=["first"], strengths=strengths, seeds=3
+    )
     result = jr.sweep(net, images, **asked)
     for damage, strength, seed in itertools.product([BIT_FLIP, SET], [4, 7, 9, 30, 31], range(3)):
         if strength in strengths[damage.name]:
@@ -149,13 +153,15 @@ def test_a_sweep_counts_what_the_network_itself_gives(images: Any) -> None:
 @both_networks
 def test_weights_of_any_size_count_as_the_definition_counts(normalised: bool, images: Any) -> None:
     strengths = list(range(len(SPECIAL)))
-    asked = dict(perturbations=[SET], layers=LAYERS, strengths=strengths, seeds=3)
+    asked: dict[str, Any] = dict(perturbations=[SET], layers=LAYERS, strengths=strengths, seeds=3)
     compare(network(normalised), images, **asked)
 
 
 @both_networks
 def test_built_in_damage_counts_as_the_definition_counts(normalised: bool, images: Any) -> None:
-    asked = dict(perturbations=list(REGISTRY), layers=LAYERS, strengths=[0.3, 1], seeds=2)
+    asked: dict[str, Any] = dict(
+        perturbations=list(REGISTRY), layers=LAYERS, strengths=[0.3, 1], seeds=2
+    )
     compare(network(normalised), images, **asked)
 
 
@@ -205,7 +211,9 @@ def test_a_network_with_a_huge_weight_is_computed_by_the_definition(images: Any)
         logits = np.asarray(jax.jit(net.apply)(damaged, batch))
     expected = (np.isfinite(logits).all(1) & (logits.argmax(1) == labels)).sum()
     assert jr.evaluate(net, images).top1 == expected
-    asked = dict(perturbations=["weight_noise"], layers=["stem", "second"], strengths=[1], seeds=3)
+    asked: dict[str, Any] = dict(
+        perturbations=["weight_noise"], layers=["stem", "second"], strengths=[1], seeds=3
+    )
     compare(net, images, **asked)
 
 
