@@ -15,6 +15,7 @@ ROOMS = (
     "text",
     "meshes",
     "jaxprs",
+    "digests",
     "convolutions",
     "rounding",
     "preprocessing",

@@ -142,7 +142,8 @@ def sweep(
     kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels)
     saving = nullcontext(Alone())
     if folder is not None:
-        saving = saved(kept, folder, asked.source, processes, extend=extend, save_every=save_every)
+        how = {"extend": extend, "save_every": save_every}
+        saving = saved(kept, folder, asked.source, asked.code, processes, **how)
     with saving as follower:
         if not kept.finished:
             job = asked.job(Images.decode(network, asked.source, report))

@@ -52,6 +52,7 @@ class Perturbation:
             on its own, whichever others are given. None is always right.
         warning: `(layer) -> text`: what a user should know about this layer, or "".
         import_path: `module:attribute` for one that isn't built in, so that results can name it.
+        version: of a built-in one, changes when its numbers do; what others compute is traced.
     """
 
     name: str
@@ -66,10 +67,17 @@ class Perturbation:
     acts: Literal["affine", "units"] | None = None
     warning: Callable[[Layer], str] = lambda layer: ""
     import_path: str | None = None
+    version: int | None = None
 
     def __post_init__(self) -> None:
         if self.acts not in (None, *_ACTS):
             raise SpecificationError(unknown("way to act", str(self.acts), _ACTS))
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of jaxrobust's own, and not another one of the same name."""
+        own = self.version is not None and self.import_path is None
+        return own and REGISTRY.get(self.name) is self
 
     @property
     def description(self) -> str:

@@ -33,6 +33,7 @@ def _directions(key: Any, layer: Layer) -> dict[str, Array]:
     high=10.0,
     strengths="0:2:0.2",
     acts="affine",
+    version=1,
 )
 def weight_noise(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Adds Gaussian noise whose standard deviation is a multiple of the tensor's own.
