@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ import numpy as np
 from jaxrobust.data.crops import Crops
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
+from jaxrobust.engine.checks import check_metrics, check_network
 from jaxrobust.engine.plan import free_memory, images_per_step
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Keep, Metric
-from jaxrobust.errors import SpecificationError
 from jaxrobust.hoist import split
 from jaxrobust.network import Network
 from jaxrobust.rounding import PrecisionMode
@@ -128,13 +128,13 @@ def evaluate_clean(
         memory: bytes that it may use; by default half of what is free.
 
     Raises:
-        SpecificationError: an image's logits depend on the images beside it or on its place.
+        SpecificationError: what the network or a metric says of an image depends on the images
+            beside it or on its place.
     """
     count = len(images.labels)
     memory = memory or free_memory() // 2
     whole = split(network, (), block)
     size = images_per_step(whole, block, images=count, memory=memory)
-    _check_independent(network, images)
     logits_of = forward(network, size, precision)
     blocks = blocks_per_step(size, block)
 
@@ -150,6 +150,15 @@ def evaluate_clean(
         batch = images.batch(network, start, size, block)
         logits = logits_of(network.params, batch.inputs)
         rows.append(np.asarray(logits, np.float32))
+        if start == 0:
+            check_network(
+                network.name,
+                lambda few: partial(forward(network, few, precision), network.params),
+                batch.inputs,
+                rows[0],
+                precision,
+            )
+            check_metrics(metrics, rows[0], batch.labels)
         found = sums_of(logits, batch.labels, batch.present, batch.place_of)
         for name, values in found.items():
             kind = np.float64 if values.dtype == jnp.float32 else values.dtype
@@ -170,23 +179,3 @@ def forward(
         return parts.suffix({}, params, shared, parts.prefix(params, shared, inputs))
 
     return jax.jit(logits)
-
-
-def _check_independent(network: Network, images: Images) -> None:
-    """Three images beside others, in other places, among blank images and twice."""
-    few, size = 3, 8
-    logits_of = forward(network, size)
-    batch = images.batch(network, 0, size, size).inputs
-    moved = jnp.roll(batch, -few, axis=0)
-    blank = jnp.zeros_like(batch).at[-few:].set(batch[:few])
-    expected = np.asarray(logits_of(network.params, batch))[:few]
-    tolerance = 1e-3 * (np.abs(expected[np.isfinite(expected)]).max(initial=0.0) + 1e-6)
-    ways = {"the second time": batch, "in another place": moved, "beside blank images": blank}
-    for how, other in ways.items():
-        rows = np.asarray(logits_of(network.params, other))
-        found = rows[:few] if other is batch else rows[-few:]
-        if not np.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True):
-            raise SpecificationError(
-                f"{network.name} gives an image other logits {how}: normalisation in training "
-                "mode or live dropout? Pass the network in evaluation mode"
-            )

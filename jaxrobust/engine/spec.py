@@ -25,6 +25,8 @@ from jaxrobust.results import CONTROL
 from jaxrobust.rounding import PrecisionMode, check_mode
 
 DEFAULT_BLOCK = 50
+# The network is traced for a block, whose values have to be counted in 64 bits.
+LARGEST_BLOCK = 10**6
 # What a result calls its own variables and dimensions.
 _TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
 _TAKEN += ("perturbation", "layer", "strength", "seed", "block")
@@ -167,7 +169,23 @@ def resolve_strengths(
         for value in values:
             perturbation.check(value)
         resolved[name] = tuple(sorted(set(values)))
+    _check_told_apart(perturbations, resolved)
     return resolved
+
+
+def _check_told_apart(
+    perturbations: Sequence[Perturbation], strengths: Mapping[str, Sequence[Decimal]]
+) -> None:
+    """Makes sure that results, in which strengths are float64, tell all of them apart."""
+    exact: dict[float, Decimal] = {}
+    for each in perturbations:
+        for strength in (decimal(each.identity), *strengths[each.name]):
+            other = exact.setdefault(float(strength), strength)
+            if other != strength:
+                raise SpecificationError(
+                    f"strength {strength} of {each.name} is {float(strength)} as a float64, as "
+                    f"{other} is: results could not tell them apart; leave one out"
+                )
 
 
 def resolve_perturbations(wanted: Sequence[str | Perturbation]) -> list[Perturbation]:
@@ -184,6 +202,18 @@ def resolve_perturbations(wanted: Sequence[str | Perturbation]) -> list[Perturba
     if len(set(names)) < len(names):
         raise SpecificationError(f"a perturbation is named twice: {', '.join(names)}")
     return found
+
+
+def check_whole(name: str, value: Any, least: int, most: int = 2**32 - 1) -> None:
+    """Raises SpecificationError for anything but a whole number in this range."""
+    if not isinstance(value, int | np.integer) or not least <= value <= most:
+        upto = "" if most == 2**32 - 1 else f" to {most:,}"
+        raise SpecificationError(f"{name} {value!r}: a whole number from {least}{upto} is needed")
+
+
+def check_block(block: Any) -> None:
+    """Raises SpecificationError for what cannot be a number of images in a block."""
+    check_whole("block", block, 1, LARGEST_BLOCK)
 
 
 def specify(
@@ -217,9 +247,9 @@ def specify(
     Raises:
         SpecificationError: anything that would fail later.
     """
-    for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
-        if not isinstance(value, int | np.integer) or not least <= value < 2**32:
-            raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
+    check_whole("seeds", seeds, 1)
+    check_whole("root", root, 0)
+    check_block(block)
     check_mode(precision)
     if keep not in get_args(Keep):
         raise SpecificationError(unknown("keep", keep, get_args(Keep)))

@@ -20,7 +20,7 @@ from jaxrobust.engine.plan import Options
 from jaxrobust.engine.precise import Deadline, run_to_precision
 from jaxrobust.engine.run import Runner
 from jaxrobust.engine.share import Alone
-from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric
+from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric, check_block
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
@@ -78,9 +78,9 @@ def sweep(
         max_seconds: with `precision`, nothing more is begun when so many seconds have passed. What
             was counted then is the result, and the same sweep in `run_dir` goes on from there.
         root: the root of all random keys.
-        block: consecutive images that are counted together.
+        block: consecutive images that are counted together, at most a million.
         metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
-            user's own, traced by JAX.
+            user's own, traced by JAX; an image's number depends on its own row alone.
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
@@ -201,7 +201,7 @@ def evaluate(
     Args:
         network: any network.
         images: a data source, or a slice of one.
-        block: images per batch.
+        block: consecutive images that are counted together, at most a million.
         precision_mode: as for `sweep`.
         report: called with what is being done, images done and all of them.
 
@@ -210,8 +210,7 @@ def evaluate(
     """
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
-    if block < 1:
-        raise SpecificationError(f"block {block}: a whole number from 1 is needed")
+    check_block(block)
     check_mode(precision_mode)
     keep_compiled_programs()
     source = images.with_classes(network.class_names, network.classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def decimal(strength: Any) -> Decimal:
         exact = Decimal(str(strength))
     except (InvalidOperation, TypeError, ValueError):
         raise SpecificationError(f"strength {strength!r} is not a number") from None
-    if not exact.is_finite():
+    if not (exact.is_finite() and math.isfinite(float(exact))):
         raise SpecificationError(f"strength {strength!r} is not a finite number")
     return exact
 
