@@ -27,7 +27,7 @@ _OF_METRICS = 1e-4
 
 def check_network(
     name: str,
-    logits_for: Callable[[int], Callable[[Array], Array]],
+    logits_for: Callable[[int], Callable[[Any], Any]],
     inputs: Float[Array, "step h w c"],
     logits: Float[np.ndarray, "step classes"],
     precision: PrecisionMode,

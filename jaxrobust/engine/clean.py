@@ -17,6 +17,7 @@ from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.checks import check_metrics, check_network
 from jaxrobust.engine.plan import free_memory, images_per_step
+from jaxrobust.engine.plausible import warnings_of
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Keep, Metric
 from jaxrobust.hoist import split
@@ -96,10 +97,12 @@ class Clean:
     Attributes:
         logits: float32 [images, classes].
         sums: quantity -> [blocks] or [blocks, bytes], as in `State.clean`.
+        warnings: what is suspicious about them.
     """
 
     logits: Float[np.ndarray, "images classes"]
     sums: dict[str, np.ndarray]
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def predictions(self) -> Int[np.ndarray, " images"]:
@@ -165,7 +168,8 @@ def evaluate_clean(
             nothing = np.zeros((-(-count // block), *values.shape[1:]), kind)
             own = sums.setdefault(name, nothing)[batch.first_block :]
             own[:blocks] += np.asarray(values)[: len(own)]
-    return Clean(np.concatenate(rows)[:count], sums)
+    answers = np.concatenate(rows)[:count]
+    return Clean(answers, sums, warnings_of(network.name, answers, images.labels))
 
 
 def forward(
