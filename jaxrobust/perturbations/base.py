@@ -9,7 +9,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 import jax
@@ -18,6 +18,7 @@ from jax import Array
 
 from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.layers import Layer, Leaf
+from jaxrobust.perturbations.shares import floor_share, scale
 
 Leaves = Mapping[str, Array]
 Amounts = dict[str, Any]
@@ -39,7 +40,8 @@ class Perturbation:
     Attributes:
         name: what results call it; its draws depend on it.
         amount: `(layer, strength) -> {leaf path: count or scale}`, on the host, the strength an
-            exact `Decimal`. Counts are Python ints, scales Python floats.
+            exact `Decimal`. Counts are Python ints, scales Python floats. Under `jax.jit`, `vmap`
+            and `grad` over a strength it is a traced float32, and so may the amounts be.
         draw: `(key, layer) -> noise`, a pytree of arrays that does not depend on the strength;
             the layer carries shapes but no values there. None: the perturbation is deterministic.
         apply: `(leaves, noise, amounts) -> leaves`, on dictionaries by leaf path; pure.
@@ -176,23 +178,20 @@ def decimal(strength: Any) -> Decimal:
     return exact
 
 
-def entry_counts(layer: Layer, strength: Decimal) -> Amounts:
-    """floor(strength · entries) of each leaf, exactly."""
-    return {leaf.path: _floor(strength * leaf.size) for leaf in layer.leaves}
+def entry_counts(layer: Layer, strength: Any) -> Amounts:
+    """floor(strength · entries) of each leaf, exactly; of a traced strength exact to float32."""
+    return {leaf.path: floor_share(strength, leaf.size) for leaf in layer.leaves}
 
 
-def unit_counts(layer: Layer, strength: Decimal) -> Amounts:
-    """floor(strength · output units) for each leaf, exactly."""
-    return dict.fromkeys((leaf.path for leaf in layer.leaves), _floor(strength * layer.units))
+def unit_counts(layer: Layer, strength: Any) -> Amounts:
+    """floor(strength · output units) for each leaf, exactly; of a traced one exact to float32."""
+    count = floor_share(strength, layer.units)
+    return dict.fromkeys((leaf.path for leaf in layer.leaves), count)
 
 
-def scales(layer: Layer, strength: Decimal) -> Amounts:
+def scales(layer: Layer, strength: Any) -> Amounts:
     """The strength itself for each leaf."""
-    return dict.fromkeys((leaf.path for leaf in layer.leaves), float(strength))
-
-
-def _floor(value: Decimal) -> int:
-    return int(value.to_integral_value(ROUND_FLOOR))
+    return dict.fromkeys((leaf.path for leaf in layer.leaves), scale(strength))
 
 
 def fold_in_name(key: Any, name: str) -> Any:

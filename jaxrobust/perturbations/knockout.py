@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import jax.numpy as jnp
@@ -89,8 +88,8 @@ def _with_normalisation(layer: Layer) -> tuple[Leaf, ...]:
     return layer.leaves + layer.normalisation
 
 
-def _unit_counts_with_normalisation(layer: Layer, strength: Decimal) -> Amounts:
-    (count,) = set(unit_counts(layer, strength).values())
+def _unit_counts_with_normalisation(layer: Layer, strength: Any) -> Amounts:
+    count = next(iter(unit_counts(layer, strength).values()))
     return dict.fromkeys((leaf.path for leaf in _with_normalisation(layer)), count)
 
 

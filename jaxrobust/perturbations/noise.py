@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import jax
@@ -11,10 +10,11 @@ from jax import Array
 
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import Amounts, Leaves, fold_in_name, perturbation
+from jaxrobust.perturbations.shares import scale
 
 
-def _standard_deviations(layer: Layer, strength: Decimal) -> Amounts:
-    return {leaf.path: float(strength) * leaf.std for leaf in layer.leaves}
+def _standard_deviations(layer: Layer, strength: Any) -> Amounts:
+    return {leaf.path: scale(strength) * leaf.std for leaf in layer.leaves}
 
 
 def _directions(key: Any, layer: Layer) -> dict[str, Array]:
