@@ -70,8 +70,8 @@ class Estimate:
         parameters: bytes of the network's parameters.
         sums: bytes of the sweep's counts, on the host.
         seconds: on this machine, all programs compiled, as busy as it was meanwhile.
-        fastest, slowest: between which it may lie, by the spread of the timed steps; the fastest
-            as it would be if no other program ran.
+        fastest, slowest: between which it may lie, by the spread of the timed steps and by what
+            other programs took of the processor meanwhile.
         compiling: seconds to compile them for the first time; most of it while others run.
         decoding: seconds to decode the images, where they are not in the cache.
         device: kind of this machine's devices.

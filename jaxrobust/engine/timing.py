@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from time import perf_counter
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import jax
-import numpy as np
 
 from jaxrobust.engine.clean import Clean, forward
+from jaxrobust.engine.costs import making_times
 from jaxrobust.engine.group import Group, Sums, Task
 from jaxrobust.engine.job import Job, Swept
 from jaxrobust.engine.load import Load
 from jaxrobust.engine.plan import images_per_step, noise_bytes
 from jaxrobust.engine.work import Target, Work, whole_operations
 from jaxrobust.hoist import split
-from jaxrobust.perturbations import damage, draw
 
 # Passes over one step's images, of a few steps each, until they have taken this long.
 _SECONDS_PER_TARGET = 0.5
@@ -40,7 +38,7 @@ class Spread:
     """Between which multiples of a time it may lie.
 
     Attributes:
-        low: the fastest of what was timed, as it would be if no other program ran.
+        low: the fastest of what was timed, or as it would be if no other program ran.
         high: the slowest.
     """
 
@@ -51,7 +49,7 @@ class Spread:
     def of(seconds: Sequence[float], usual: float, load: Load) -> Spread:
         """Of a few times that something took, and what it usually takes."""
         fastest, slowest = min(seconds) / usual, max(seconds) / usual
-        return Spread(fastest * load.share_if_alone / _MARGIN, slowest * _MARGIN)
+        return Spread(min(fastest, load.share_if_alone) / _MARGIN, slowest * _MARGIN)
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
         spread = Spread.of(took, one_pass, load)
     # What the trials share is known from the undamaged network, the rest is the trials' own.
     own = max(one_pass - timing.shared(target) * in_a_pass, one_pass / 10)
-    draws, damaging = _making(job, sample)
+    draws, damaging = _making(group, sample)
     return Rates(
         effort=own / in_a_pass / effort(sample),
         damage=damaging,
@@ -223,36 +221,16 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
     )
 
 
-def _making(job: Job, sample: Work) -> tuple[dict[str, float], float]:
+def _making(group: Group, sample: Work) -> tuple[dict[str, float], float]:
     """Seconds per byte to draw noise, by perturbation, and to damage leaves, of all trials."""
-    target, plan = sample.target, sample.plan
+    target = sample.target
     draws, damaging = {}, 0.0
     for each in sample.swept:
-        seeds = np.arange(min(plan.seeds_per_draw, each.seeds), dtype=np.uint32)
-        noise, took = _timed(partial(draw, each.perturbation, target.layers, job.spec.root, seeds))
-        if size := noise_bytes(each.perturbation, target.layers) * len(seeds):
-            draws[each.perturbation.name] = took / size
-        if not target.is_linear(each.perturbation):
-            trials = each.trials[: plan.trials_per_step]
-            rows = np.zeros(plan.trials_per_step, np.int32)
-            strengths = [job.spec.grid[column] for column, _ in trials]
-            strengths += strengths[-1:] * (len(rows) - len(trials))
-            _, took = _timed(
-                partial(damage, each.perturbation, target.layers, noise, rows, strengths)
-            )
-            damaging += took * len(each.trials) / len(rows)
+        drawing, one_trial = making_times(group, each)
+        if size := noise_bytes(each.perturbation, target.layers):
+            draws[each.perturbation.name] = drawing / size
+        damaging += one_trial * len(each.trials)
     return draws, damaging / (sample.trials * target.leaf_bytes)
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call gives, and its seconds; if it is quick, of a second: the first may compile."""
-
-    def once() -> tuple[Any, float]:
-        begun = perf_counter()
-        return jax.block_until_ready(function()), perf_counter() - begun
-
-    result, took = once()
-    return once() if took < _SECONDS_PER_TARGET else (result, took)
 
 
 def _sample(work: Work) -> Work:
