@@ -97,17 +97,16 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
         raise SpecificationError(
             f"a network returns one array of logits; this one returned {jax.tree.structure(result)}"
         )
-    flat = _Inliner()
-    inputs = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
-    (output,) = flat.inline(closed.jaxpr, flat.constant(closed.consts), inputs)
+    flat = flatten(closed.jaxpr, closed.consts)
+    (output,) = flat.outputs
     if isinstance(output, Literal):
         raise SpecificationError(
             "a network's logits must depend on its input; these are one constant"
         )
     return Program(
         equations=needed(flat.equations, [output]),
-        parameters=tuple(inputs[:-1]),
-        images=inputs[-1],
+        parameters=flat.inputs[:-1],
+        images=flat.inputs[-1],
         output=output,
         constants=flat.constants,
         shapes=flat.shapes,
@@ -170,6 +169,40 @@ class _Inliner:
                 self.equations.append(Equation(equation, tuple(arguments), tuple(results)))
             names |= zip(equation.outvars, results, strict=True)
         return [read(atom) for atom in jaxpr.outvars]
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """Any jaxpr as a flat list of equations.
+
+    Attributes:
+        equations, constants, shapes: as in `Program`, the equations all of them.
+        inputs: the variable of each argument.
+        outputs: the variable of each result, or the literal that it is.
+    """
+
+    equations: tuple[Equation, ...]
+    constants: dict[int, Any]
+    shapes: dict[int, jax.ShapeDtypeStruct]
+    inputs: tuple[int, ...]
+    outputs: tuple[int | Literal, ...]
+
+
+def flatten(jaxpr: Jaxpr, constants: Sequence[Any] | None = None) -> Flat:
+    """Inlines all calls of a jaxpr.
+
+    Args:
+        jaxpr: any.
+        constants: the arrays that it closes over; None makes arguments of them, the first ones.
+    """
+    flat = _Inliner()
+    held = flat.constant(constants or ())
+    if constants is None:
+        held = [flat.new(variable.aval) for variable in jaxpr.constvars]
+    inputs = [flat.new(variable.aval) for variable in jaxpr.invars]
+    outputs = flat.inline(jaxpr, held, inputs)
+    inputs = inputs if constants is not None else [*held, *inputs]
+    return Flat(tuple(flat.equations), flat.constants, flat.shapes, tuple(inputs), tuple(outputs))
 
 
 def rewrite(

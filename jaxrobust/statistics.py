@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, bdtrc, ndtri, stdtrit
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -180,3 +180,23 @@ def wilson_interval(
     centre = (p + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z / (1 + z**2 / images) * np.sqrt(p * (1 - p) / images + z**2 / (4 * images**2))
     return centre - half, centre + half
+
+
+def binomial_at_least(hits: int, trials: int, chance: float) -> float:
+    """The probability of so many hits or more, each trial one with the given chance.
+
+    Example:
+        >>> binomial_at_least(2, 2, 0.5), binomial_at_least(0, 2, 0.5)
+        (0.25, 1.0)
+    """
+    return float(bdtrc(hits - 1, trials, chance)) if hits else 1.0
+
+
+def binomial_at_most(hits: int, trials: int, chance: float) -> float:
+    """The probability of so many hits or fewer, each trial one with the given chance.
+
+    Example:
+        >>> binomial_at_most(0, 2, 0.5), binomial_at_most(2, 2, 0.5)
+        (0.25, 1.0)
+    """
+    return float(bdtr(hits, trials, chance))

@@ -16,6 +16,7 @@ ROOMS = (
     "npz",
     "meshes",
     "jaxprs",
+    "digests",
     "convolutions",
     "rounding",
     "preprocessing",

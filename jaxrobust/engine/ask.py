@@ -13,6 +13,7 @@ from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.engine.clean import Images
+from jaxrobust.engine.code import SweptCode
 from jaxrobust.engine.job import Job
 from jaxrobust.engine.plan import Options
 from jaxrobust.engine.spec import (
@@ -53,6 +54,11 @@ class Asked:
     metrics: Mapping[str, Metric]
     options: Options
     report: Report
+
+    @property
+    def code(self) -> SweptCode:
+        """The functions that the sweep runs."""
+        return SweptCode(self.network, self.perturbations, self.metrics)
 
     def job(self, images: Images) -> Job:
         """The sweep on decoded images."""

@@ -39,7 +39,8 @@ def costs_of(runner: Runner, number: int) -> Costs:
             random = perturbation in group.perturbations and perturbation.draw is not None
             if not (random and each.columns):
                 continue
-            making[each.row] = _making(group, each)
+            drawing, damaging = making_times(group, each)
+            making[each.row] = drawing + damaging * len(each.columns)
             trials += len(each.columns)
             own += len(each.columns) * group.parts.suffix_operations
         if not group.plan.keep_residuals:
@@ -50,18 +51,22 @@ def costs_of(runner: Runner, number: int) -> Costs:
     return Costs(making, prefix, (per_image - prefix) / max(trials, 1))
 
 
-def _making(group: Group, each: Swept) -> float:
-    """Seconds to draw for a seed and to damage the leaves of its trials."""
+def making_times(group: Group, each: Swept) -> tuple[float, float]:
+    """Seconds to draw the noise of a seed, and to damage the leaves of a trial.
+
+    Args:
+        group: has been run, so that its programs are compiled.
+        each: one of its perturbations.
+    """
     perturbation, layers, plan = each.perturbation, group.layers, group.plan
     seeds = np.arange(plan.seeds_per_draw * plan.trial_devices, dtype=np.uint32)
     noise, took = _timed(lambda: draw(perturbation, layers, group.job.spec.root, seeds, group.mesh))
-    took /= len(seeds)
     if group.kernel is not None and is_linear(perturbation, layers, group.kernel):
-        return took
+        return took / len(seeds), 0.0
     rows = np.zeros(plan.trials_per_step * plan.trial_devices, np.int32)
     strengths = [group.job.spec.grid[each.columns[0]]] * len(rows)
     _, damaging = _timed(lambda: damage(perturbation, layers, noise, rows, strengths, group.mesh))
-    return took + damaging * len(each.columns) / len(rows)
+    return took / len(seeds), damaging / len(rows)
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

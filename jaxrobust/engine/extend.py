@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxrobust.data.source import ImageSource
+from jaxrobust.engine.code import SweptCode, told_apart
 from jaxrobust.engine.spec import Specification
 from jaxrobust.engine.state import State
 from jaxrobust.errors import SpecificationError
@@ -19,25 +21,39 @@ _ASKED_AS = {"half_width": "precision", "precision": "precision_mode"}
 
 
 def check_same(
-    folder: Path, held: Specification, asked: Specification, images: ImageSource, extend: bool
+    folder: Path,
+    held: Specification,
+    asked: Specification,
+    images: ImageSource,
+    code: SweptCode,
+    extend: bool,
+    upgraded: str,
 ) -> None:
     """Makes sure that a folder's sweep may be gone on with.
 
     Args:
         folder: of the run.
         held, asked: its specification, and the one that is asked for.
-        images: those that are asked for.
+        images, code: those that are asked for.
         extend: whether the one that is asked for may add to the other.
+        upgraded: the packages that have another version now, in words.
 
     Raises:
         SpecificationError: in one line that names what differs, and both values.
     """
     if asked.half_width is not None:  # how many seeds it takes is not asked for
         asked = replace(asked, seeds=max(asked.seeds, held.seeds))
-    differing = [f.name for f in fields(held) if getattr(held, f.name) != getattr(asked, f.name)]
+    if not held.code:
+        raise SpecificationError(
+            f"{folder} holds a sweep of an earlier jaxrobust, which did not record what its code "
+            "computes: it can be opened and reported, but not gone on with: choose another folder"
+        )
+    names = [f.name for f in fields(held) if f.compare and f.name != "code"]
+    differing = [name for name in names if getattr(held, name) != getattr(asked, name)]
     lacking = [name for name in differing if not _adds(name, held, asked, images)]
     named = lacking if extend else differing
-    if not named:
+    otherwise = _otherwise(held, asked, code) if held.code != asked.code else []
+    if not (named or otherwise):
         return
     if "seeds" in named and asked.half_width is not None:  # these were not asked for
         named.remove("seeds")
@@ -48,8 +64,11 @@ def check_same(
         f"not {_short(getattr(asked, name))}"
         for name in named
     ]
-    if lacking:
+    texts += otherwise
+    if lacking or otherwise:
         hint = "choose another folder" + (": --extend only adds" if extend else "")
+        if otherwise and upgraded:
+            hint = f"{upgraded}, which may be why: go on with the version before, or {hint}"
     else:
         hint = "choose another folder, or --extend (extend=True), which adds to it"
     raise SpecificationError(f"{folder} holds another sweep: {'; '.join(texts)}: {hint}")
@@ -66,12 +85,21 @@ def _adds(field: str, held: Specification, asked: Specification, images: ImageSo
     if field == "data_fingerprint":
         first = images[: held.images]
         return len(first) == held.images and first.fingerprint() == held.data_fingerprint
-    if field in ("layers", "import_paths"):
+    if field == "layers":
         return set(getattr(held, field)) <= set(getattr(asked, field))
     if field == "strengths":
         grids = dict(asked.strengths)
         return all(set(grid) <= set(grids.get(name, ())) for name, grid in held.strengths)
     return False
+
+
+def _otherwise(held: Specification, asked: Specification, code: SweptCode) -> list[str]:
+    """What computes otherwise on the layers and at the strengths of the one that is held."""
+    if held.network != asked.network or not set(held.layers) <= set(asked.layers):
+        return []  # that says enough
+    strengths = {name: tuple(map(Decimal, grid)) for name, grid in held.strengths}
+    same_weights = held.parameters == asked.parameters
+    return told_apart(held.code, code.on(held.layers, strengths), same_weights=same_weights)
 
 
 def _short(value: Any) -> str:

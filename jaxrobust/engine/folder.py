@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +19,7 @@ from jaxrobust.data.source import ImageSource
 from jaxrobust.durable.lock import locked
 from jaxrobust.durable.shared import check_shared
 from jaxrobust.durable.store import Store
+from jaxrobust.engine.code import SweptCode
 from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
@@ -38,6 +39,7 @@ def saved(
     kept: Kept,
     folder: Path,
     images: ImageSource,
+    code: SweptCode,
     processes: Processes,
     *,
     extend: bool,
@@ -51,7 +53,7 @@ def saved(
     Args:
         kept: of the sweep; takes what the folder holds.
         folder: of the run, made if it does not exist.
-        images: of the sweep.
+        images, code: of the sweep.
         processes: those that share the sweep; the first one has the folder's lock and writes the
             result.
         extend: whether the sweep may add to the one that the folder holds.
@@ -74,7 +76,7 @@ def saved(
         still_ours: list[Callable[[], None]] = []
         processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
-        processes.decide(lambda: _check_held(kept, folder, images, extend))
+        processes.decide(lambda: _check_held(kept, folder, images, code, extend))
         saver = stack.enter_context(
             _Saver(kept, folder, images.left_out, save_every, processes, still_ours)
         )
@@ -100,7 +102,9 @@ def _check_alike(kept: Kept, processes: Processes) -> None:
             )
 
 
-def _check_held(kept: Kept, folder: Path, images: ImageSource, extend: bool) -> None:
+def _check_held(
+    kept: Kept, folder: Path, images: ImageSource, code: SweptCode, extend: bool
+) -> None:
     if not was_counted(folder):
         return
     record = read_record(folder)
@@ -110,7 +114,7 @@ def _check_held(kept: Kept, folder: Path, images: ImageSource, extend: bool) -> 
         raise SpecificationError(
             f"{folder}/sweep.json is of another version: choose another folder"
         ) from error
-    check_same(folder, held, kept.spec, images, extend)
+    check_same(folder, held, kept.spec, images, code, extend, _upgraded(record))
 
 
 class _Saver:
@@ -256,8 +260,6 @@ class _Saver:
 
     def _record(self, finished: bool) -> dict[str, Any]:
         """What `sweep.json` says."""
-        versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
-        versions["python"] = platform.python_version()
         device = jax.local_devices()[0]
         return {
             "specification": self._kept.spec.to_json(),
@@ -266,7 +268,7 @@ class _Saver:
             "left_out": list(self._left_out),
             "written": _now(),
             "plan": self._kept.plans,
-            "versions": versions,
+            "versions": _versions(),
             "processes": self._processes.count,
             "device": {"platform": device.platform, "kind": device.device_kind},
         }
@@ -284,6 +286,22 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
+    return {**versions, "python": platform.python_version()}
+
+
+def _upgraded(record: Mapping[str, Any]) -> str:
+    """The packages whose version is another one than that which a record names, in words."""
+    held = record.get("versions", {})
+    named = [
+        f"{name} was {held[name]} and is {now}"
+        for name, now in _versions().items()
+        if held.get(name, now) != now
+    ]
+    return ", ".join(named)
 
 
 def _version(package: str) -> str:

@@ -17,7 +17,7 @@ from jaxrobust.engine.state import State
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.precision import Goal
-from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, labelled
+from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, WARNINGS, labelled, warnings_in
 
 if TYPE_CHECKING:
     import xarray
@@ -38,6 +38,7 @@ class Kept:
         finished: whether that is everything.
         random: bool [perturbation], which of them draw at random.
         goal: of a sweep to a precision, else None.
+        warnings: what is suspicious about the undamaged network.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Kept:
         self.goal = None
         self.plans: Plans = []
         self.finished = False
+        self.warnings: tuple[str, ...] = ()
         self.random = np.asarray([each.draw is not None for each in perturbations])
         self._coordinates = {
             "perturbation": [name for name, _ in spec.strengths],
@@ -109,6 +111,7 @@ class Kept:
                 **self._attributes,
                 "specification": self.spec.hash,
                 "finished": int(self.finished),
+                **({WARNINGS: json.dumps(self.warnings)} if self.warnings else {}),
             },
         }
 
@@ -124,6 +127,7 @@ class Kept:
         self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
         if held == self.spec:
             self.plans, self.finished = record["plan"], record["finished"]
+            self.warnings = warnings_in(record["attributes"])
             if self.goal is not None:
                 self.goal = Goal(**those(GOAL))
         else:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from jaxrobust.engine.costs import costs_of
-from jaxrobust.engine.job import Job
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.run import Runner
 from jaxrobust.engine.share import Alone, Follower
@@ -23,7 +22,7 @@ from jaxrobust.results import accuracy
 
 
 def run_to_precision(
-    job: Job,
+    runner: Runner,
     kept: Kept,
     half_width: float,
     deadline: Deadline,
@@ -33,7 +32,7 @@ def run_to_precision(
     """Adds seeds to the cells that need them, in rounds, until all are known well enough.
 
     Args:
-        job: what to run, on what.
+        runner: of what to run, on what.
         kept: what was counted before, which is not counted again; has a goal.
         half_width: of the 95 % interval of each cell's mean accuracy.
         deadline: no step is begun after it.
@@ -44,7 +43,6 @@ def run_to_precision(
         UserWarning: the counts of the seeds that are needed do not fit into memory; what was
             counted stays.
     """
-    runner = Runner(job)
     stopping = _Stopping(follower, deadline)
     while not kept.finished:
         if not _run_round(runner, kept, stopping, processes):
@@ -58,7 +56,7 @@ def run_to_precision(
         if kept.finished or processes.decide(lambda: deadline.is_over):
             return
         try:
-            _make_room(kept, int(seeds.max()), job.options.budget, processes)
+            _make_room(kept, int(seeds.max()), runner.job.options.budget, processes)
         except SpecificationError as error:
             why = f"not all cells are known to ±{half_width:g}: {error}"
             warnings.warn(why, stacklevel=3)

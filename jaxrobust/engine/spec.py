@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -15,15 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.data.progress import Report, silent
+from jaxrobust.engine.code import SweptCode, metric_arguments
 from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Selector, select
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
-from jaxrobust.perturbations import Perturbation, check_fits, decimal, find
+from jaxrobust.perturbations import Code, Perturbation, check_fits, decimal, find
 from jaxrobust.results import CONTROL
 from jaxrobust.rounding import PrecisionMode, check_mode
 
 DEFAULT_BLOCK = 50
+# The network is traced for a block, whose values have to be counted in 64 bits.
+LARGEST_BLOCK = 10**6
 # What a result calls its own variables and dimensions.
 _TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
 _TAKEN += ("perturbation", "layer", "strength", "seed", "block")
@@ -48,7 +51,8 @@ class Specification:
         block: consecutive images that are counted together.
         layers: group name and the layers that it damages together, in order.
         strengths: perturbation and its strengths, as decimal strings, ascending.
-        import_paths: perturbation and the import path of one that isn't built in.
+        import_paths: perturbation and the import path of one that isn't built in; where it lies
+            is no part of the identity.
         seeds: how many random draws, with indices 0 … seeds - 1; of a sweep to a precision the
             most that any cell has been given so far.
         root: the root of all random keys.
@@ -56,6 +60,8 @@ class Specification:
         precision: what the operands of matrix products and convolutions are rounded to.
         keep: "counts", or "images": also which images were right.
         half_width: of each cell's 95 % interval, in a sweep to a precision.
+        code: what computes the numbers, which part of it, and the digest of what that computes;
+            empty in sweeps of version 0.1, which did not know.
     """
 
     network: str
@@ -67,13 +73,14 @@ class Specification:
     block: int
     layers: tuple[tuple[str, tuple[str, ...]], ...]
     strengths: tuple[tuple[str, tuple[str, ...]], ...]
-    import_paths: tuple[tuple[str, str], ...]
+    import_paths: tuple[tuple[str, str], ...] = field(compare=False)
     seeds: int
     root: int
     metrics: tuple[str, ...]
     precision: PrecisionMode = "float32"
     keep: Keep = "counts"
     half_width: float | None = None
+    code: Code = ()
 
     @property
     def blocks(self) -> int:
@@ -100,8 +107,9 @@ class Specification:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON form, in hexadecimal."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON form of what is compared, in hexadecimal."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -161,7 +169,23 @@ def resolve_strengths(
         for value in values:
             perturbation.check(value)
         resolved[name] = tuple(sorted(set(values)))
+    _check_told_apart(perturbations, resolved)
     return resolved
+
+
+def _check_told_apart(
+    perturbations: Sequence[Perturbation], strengths: Mapping[str, Sequence[Decimal]]
+) -> None:
+    """Makes sure that results, in which strengths are float64, tell all of them apart."""
+    exact: dict[float, Decimal] = {}
+    for each in perturbations:
+        for strength in (decimal(each.identity), *strengths[each.name]):
+            other = exact.setdefault(float(strength), strength)
+            if other != strength:
+                raise SpecificationError(
+                    f"strength {strength} of {each.name} is {float(strength)} as a float64, as "
+                    f"{other} is: results could not tell them apart; leave one out"
+                )
 
 
 def resolve_perturbations(wanted: Sequence[str | Perturbation]) -> list[Perturbation]:
@@ -178,6 +202,18 @@ def resolve_perturbations(wanted: Sequence[str | Perturbation]) -> list[Perturba
     if len(set(names)) < len(names):
         raise SpecificationError(f"a perturbation is named twice: {', '.join(names)}")
     return found
+
+
+def check_whole(name: str, value: Any, least: int, most: int = 2**32 - 1) -> None:
+    """Raises SpecificationError for anything but a whole number in this range."""
+    if not isinstance(value, int | np.integer) or not least <= value <= most:
+        upto = "" if most == 2**32 - 1 else f" to {most:,}"
+        raise SpecificationError(f"{name} {value!r}: a whole number from {least}{upto} is needed")
+
+
+def check_block(block: Any) -> None:
+    """Raises SpecificationError for what cannot be a number of images in a block."""
+    check_whole("block", block, 1, LARGEST_BLOCK)
 
 
 def specify(
@@ -211,9 +247,9 @@ def specify(
     Raises:
         SpecificationError: anything that would fail later.
     """
-    for name, value, least in (("seeds", seeds, 1), ("block", block, 1), ("root", root, 0)):
-        if not isinstance(value, int | np.integer) or not least <= value < 2**32:
-            raise SpecificationError(f"{name} {value!r}: a whole number from {least} is needed")
+    check_whole("seeds", seeds, 1)
+    check_whole("root", root, 0)
+    check_block(block)
     check_mode(precision)
     if keep not in get_args(Keep):
         raise SpecificationError(unknown("keep", keep, get_args(Keep)))
@@ -225,6 +261,7 @@ def specify(
     for perturbation in perturbations:
         for name in dict.fromkeys(name for members in groups.values() for name in members):
             check_fits(perturbation, network.layers[name], strengths[perturbation.name])
+    code = SweptCode(network, perturbations, metrics)
     return Specification(
         network=network.name,
         preprocessing=json.dumps(network.preprocessing.to_json(), sort_keys=True),
@@ -242,6 +279,7 @@ def specify(
         precision=precision,
         keep=keep,
         half_width=half_width,
+        code=code.on(groups.items(), strengths),
     )
 
 
@@ -253,14 +291,14 @@ def _plain(strength: Decimal) -> str:
 def _check_metric(name: str, metric: Metric, classes: int) -> None:
     if name in _TAKEN or name.startswith(("clean_", CONTROL)):
         raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
-    logits = jax.ShapeDtypeStruct((3, classes), jnp.float32)
-    labels = jax.ShapeDtypeStruct((3,), jnp.int32)
+    arguments = metric_arguments(classes)
+    wanted = arguments[1].shape
     try:
-        found = jax.eval_shape(metric, logits, labels, logits)
+        found = jax.eval_shape(metric, *arguments)
     except (TypeError, ValueError) as error:
         raise SpecificationError(f"metric {name!r} failed: {first_line(error)}") from error
-    if getattr(found, "shape", None) != (3,) or jnp.iscomplexobj(found):
+    if getattr(found, "shape", None) != wanted or jnp.iscomplexobj(found):
         raise SpecificationError(
-            f"metric {name!r} gave {found} for 3 images: one real number per image, "
-            "shape (3,), is needed"
+            f"metric {name!r} gave {found} for {wanted[0]} images: one real number per image, "
+            f"shape {wanted}, is needed"
         )

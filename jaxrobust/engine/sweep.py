@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from jaxrobust.engine.plan import Options
 from jaxrobust.engine.precise import Deadline, run_to_precision
 from jaxrobust.engine.run import Runner
 from jaxrobust.engine.share import Alone
-from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric
+from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric, check_block
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
@@ -79,9 +80,9 @@ def sweep(
         max_seconds: with `precision`, nothing more is begun when so many seconds have passed. What
             was counted then is the result, and the same sweep in `run_dir` goes on from there.
         root: the root of all random keys.
-        block: consecutive images that are counted together.
+        block: consecutive images that are counted together, at most a million.
         metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
-            user's own, traced by JAX.
+            user's own, traced by JAX; an image's number depends on its own row alone.
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
@@ -110,8 +111,9 @@ def sweep(
             `run_dir` that holds another sweep, is in use by another run or cannot be written.
 
     Warns:
-        UserWarning: what a perturbation has to say about a layer, such as node knockout before
-            batch normalisation; a damaged checkpoint, instead of which the one before was used.
+        UserWarning: the undamaged network is no better than chance, or gives probabilities; what
+            a perturbation has to say about a layer, such as node knockout before batch
+            normalisation; a damaged checkpoint, instead of which the one before was used.
     """
     keep_compiled_programs()
     processes = Processes.of_this_job()
@@ -143,15 +145,20 @@ def sweep(
     kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels)
     saving = nullcontext(Alone())
     if folder is not None:
-        saving = saved(kept, folder, asked.source, processes, extend=extend, save_every=save_every)
+        how = {"extend": extend, "save_every": save_every}
+        saving = saved(kept, folder, asked.source, asked.code, processes, **how)
     with saving as follower:
+        runner = None
         if not kept.finished:
-            job = asked.job(Images.decode(network, asked.source, report))
-            if precision is None:
-                Runner(job).run(kept.state, asked.spec.seeds, kept.plans, follower)
-                kept.finished = True
-            else:
-                run_to_precision(job, kept, precision, deadline, follower, processes)
+            runner = Runner(asked.job(Images.decode(network, asked.source, report)))
+            kept.warnings = runner.clean.warnings
+        for warning in kept.warnings:
+            warnings.warn(warning, stacklevel=2)
+        if runner and precision is None:
+            runner.run(kept.state, asked.spec.seeds, kept.plans, follower)
+            kept.finished = True
+        elif runner and precision is not None:
+            run_to_precision(runner, kept, precision, deadline, follower, processes)
     return kept.result if blocks else sum_blocks(kept.result)
 
 
@@ -164,6 +171,7 @@ class Evaluation:
         top1, top5, nonfinite: how many of them were right, or had a logit that isn't finite.
         loss: mean cross entropy in nats, over images with finite logits.
         top1_interval, top5_interval: Wilson's 95 % interval of the proportion.
+        warnings: what is suspicious about that, a sentence each.
     """
 
     images: int
@@ -173,6 +181,7 @@ class Evaluation:
     loss: float
     top1_interval: tuple[float, float]
     top5_interval: tuple[float, float]
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         def line(name: str, hits: int, interval: tuple[float, float]) -> str:
@@ -180,7 +189,8 @@ class Evaluation:
             share = f"{hits / self.images:7.2%}  ({low:.2%} to {high:.2%})"
             return f"{name}  {share}  {hits:,} of {self.images:,} images"
 
-        lines = [line("top-1", self.top1, self.top1_interval)]
+        lines = [f"WARNING: {warning}" for warning in self.warnings]
+        lines.append(line("top-1", self.top1, self.top1_interval))
         lines.append(line("top-5", self.top5, self.top5_interval))
         lines.append(f"loss   {self.loss:.4f} nats")
         if self.nonfinite:
@@ -201,24 +211,28 @@ def evaluate(
     Args:
         network: any network.
         images: whatever `jaxrobust.images` takes, or a slice of what it gives.
-        block: images per batch.
+        block: consecutive images that are counted together, at most a million.
         precision_mode: as for `sweep`.
         report: called with what is being done, images done and all of them.
 
     Raises:
         SpecificationError: labels or images that don't fit the network, no images.
+
+    Warns:
+        UserWarning: top-1 accuracy is no better than chance, or outputs are probabilities.
     """
     source = source_of(images)
     if len(source) == 0:
         raise SpecificationError(f"no images in {source.name}")
-    if block < 1:
-        raise SpecificationError(f"block {block}: a whole number from 1 is needed")
+    check_block(block)
     check_mode(precision_mode)
     keep_compiled_programs()
     source = source.with_classes(network.class_names, network.classes)
     decoded = Images.decode(network, source, report)
-    sums = evaluate_clean(network, decoded, block, precision=precision_mode).sums
-    total = {name: values.sum(dtype=float) for name, values in sums.items()}
+    clean = evaluate_clean(network, decoded, block, precision=precision_mode)
+    for warning in clean.warnings:
+        warnings.warn(warning, stacklevel=2)
+    total = {name: values.sum(dtype=float) for name, values in clean.sums.items()}
     seen = int(total["images"])
 
     def interval(hits: float) -> tuple[float, float]:
@@ -233,4 +247,5 @@ def evaluate(
         loss=float(total["loss"] / max(seen - total["nonfinite"], 1)),
         top1_interval=interval(total["top1"]),
         top5_interval=interval(total["top5"]),
+        warnings=clean.warnings,
     )

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from time import perf_counter
-from typing import Any, cast
+from typing import Literal, cast
 
 import jax
-import numpy as np
 
-from jaxrobust.engine.clean import Clean, forward
+from jaxrobust.engine.clean import Clean
+from jaxrobust.engine.costs import making_times
+from jaxrobust.engine.forward import forward
 from jaxrobust.engine.group import Group, Sums, Task
 from jaxrobust.engine.job import Job, Swept
+from jaxrobust.engine.load import Load
 from jaxrobust.engine.plan import images_per_step, noise_bytes
 from jaxrobust.engine.work import Target, Work, whole_operations
 from jaxrobust.hoist import split
-from jaxrobust.perturbations import damage, draw
 
 # Passes over one step's images, of a few steps each, until they have taken this long.
 _SECONDS_PER_TARGET = 0.5
@@ -27,8 +27,30 @@ _MOST_PASSES = 8
 # Where the prefix outweighs a step, so many steps that the difference can be seen.
 _MOST_STEPS = 32
 
+# A few steps stand for all of them: so much more or less besides the spread that is seen.
+_MARGIN = 1.2
+
 # Drawing and damaging takes about as long, roughly; it only decides what is timed first.
 _OPERATIONS_PER_BYTE = 16
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Between which multiples of a time it may lie.
+
+    Attributes:
+        low: the fastest of what was timed, or as it would be if no other program ran.
+        high: the slowest.
+    """
+
+    low: float = 1.0
+    high: float = 1.0
+
+    @staticmethod
+    def of(seconds: Sequence[float], usual: float, load: Load) -> Spread:
+        """Of a few times that something took, and what it usually takes."""
+        fastest, slowest = min(seconds) / usual, max(seconds) / usual
+        return Spread(min(fastest, load.share_if_alone) / _MARGIN, slowest * _MARGIN)
 
 
 @dataclass(frozen=True)
@@ -40,12 +62,14 @@ class Rates:
         damage: per trial and byte of its leaves.
         draws: perturbation -> per seed and byte of noise.
         compiling: until its programs have run for the first time.
+        spread: of the passes that were timed.
     """
 
     effort: float
     damage: float
     draws: Mapping[str, float]
     compiling: float
+    spread: Spread
 
 
 @dataclass(frozen=True)
@@ -54,12 +78,14 @@ class Timing:
 
     Attributes:
         undamaged: seconds per image of the undamaged network.
+        spread: of these.
         whole: its operations per image.
         rates: of each target, in the order of the sweep.
         timed: whether it was measured; the others have the means of those that were.
     """
 
     undamaged: float
+    spread: Spread
     whole: float
     rates: tuple[Rates, ...]
     timed: tuple[bool, ...]
@@ -72,6 +98,13 @@ class Timing:
             images: that the undamaged network looks at.
         """
         return self.undamaged * images + sum(map(self.of_one, work, self.rates))
+
+    def at(self, end: Literal["low", "high"], work: Sequence[Work], images: int) -> float:
+        """The least or the most that `seconds` may be, by the spread of what was timed."""
+        own = self.undamaged * images * getattr(self.spread, end)
+        for each, rates in zip(work, self.rates, strict=True):
+            own += self.of_one(each, rates) * getattr(rates.spread, end)
+        return own
 
     def of_one(self, work: Work, rates: Rates) -> float:
         """Seconds that the trials of one target take."""
@@ -107,7 +140,7 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
     """
     started = perf_counter()
     whole = whole_operations(job.network, job.spec.block)
-    timing = Timing(_undamaged(job), whole, (), ())
+    timing = Timing(*_undamaged(job), whole, (), ())
     found: dict[int, Rates] = {}
     for number in _most_first(work):
         if found and perf_counter() - started > seconds:
@@ -119,19 +152,20 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
     return replace(timing, rates=rates, timed=tuple(n in found for n in range(len(work))))
 
 
-def _undamaged(job: Job) -> float:
+def _undamaged(job: Job) -> tuple[float, Spread]:
     spec, network = job.spec, job.network
     whole = split(network, (), spec.block)
     size = images_per_step(whole, spec.block, images=spec.images, memory=job.options.budget)
     inputs = job.images.batch(network, 0, size, spec.block).inputs
     logits_of = forward(network, size, spec.precision)
     jax.block_until_ready(logits_of(network.params, inputs))
-    took = []
+    took, load = [], Load()
     while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES:
         begun = perf_counter()
         jax.block_until_ready(logits_of(network.params, inputs))
         took.append(perf_counter() - begun)
-    return statistics.median(took) / size
+    usual = statistics.median(took)
+    return usual / size, Spread.of(took, usual, load)
 
 
 def _most_first(work: Sequence[Work]) -> list[int]:
@@ -169,52 +203,35 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
     begun = perf_counter()
     with closing(cast("Generator[Sums, None, None]", group.steps([task]))) as steps:
         ends = _passes(steps, sample.trials)
-        first = next(ends)
-        last, passes = first, 0
-        while last - first < _SECONDS_PER_TARGET and passes < _MOST_PASSES:
-            last, passes = next(ends), passes + 1
-    one_pass = (last - first) / passes
+        first = last = next(ends)
+        took, load = [], Load()
+        while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES or len(took) < 2:
+            before, last = last, next(ends)
+            took.append(last - before)
+        one_pass = statistics.fmean(took)
+        spread = Spread.of(took, one_pass, load)
     # What the trials share is known from the undamaged network, the rest is the trials' own.
     own = max(one_pass - timing.shared(target) * in_a_pass, one_pass / 10)
-    draws, damaging = _making(job, sample)
+    draws, damaging = _making(group, sample)
     return Rates(
         effort=own / in_a_pass / effort(sample),
         damage=damaging,
         draws=draws,
         compiling=max(first - begun - one_pass, 0.0),
+        spread=spread,
     )
 
 
-def _making(job: Job, sample: Work) -> tuple[dict[str, float], float]:
+def _making(group: Group, sample: Work) -> tuple[dict[str, float], float]:
     """Seconds per byte to draw noise, by perturbation, and to damage leaves, of all trials."""
-    target, plan = sample.target, sample.plan
+    target = sample.target
     draws, damaging = {}, 0.0
     for each in sample.swept:
-        seeds = np.arange(min(plan.seeds_per_draw, each.seeds), dtype=np.uint32)
-        noise, took = _timed(partial(draw, each.perturbation, target.layers, job.spec.root, seeds))
-        if size := noise_bytes(each.perturbation, target.layers) * len(seeds):
-            draws[each.perturbation.name] = took / size
-        if not target.is_linear(each.perturbation):
-            trials = each.trials[: plan.trials_per_step]
-            rows = np.zeros(plan.trials_per_step, np.int32)
-            strengths = [job.spec.grid[column] for column, _ in trials]
-            strengths += strengths[-1:] * (len(rows) - len(trials))
-            _, took = _timed(
-                partial(damage, each.perturbation, target.layers, noise, rows, strengths)
-            )
-            damaging += took * len(each.trials) / len(rows)
+        drawing, one_trial = making_times(group, each)
+        if size := noise_bytes(each.perturbation, target.layers):
+            draws[each.perturbation.name] = drawing / size
+        damaging += one_trial * len(each.trials)
     return draws, damaging / (sample.trials * target.leaf_bytes)
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call gives, and its seconds; if it is quick, of a second: the first may compile."""
-
-    def once() -> tuple[Any, float]:
-        begun = perf_counter()
-        return jax.block_until_ready(function()), perf_counter() - begun
-
-    result, took = once()
-    return once() if took < _SECONDS_PER_TARGET else (result, took)
 
 
 def _sample(work: Work) -> Work:
@@ -252,12 +269,23 @@ def _mean(work: Sequence[Work], rates: Sequence[Rates]) -> Rates:
         having = [(w, r) for w, r in zip(work, rates, strict=True) if name in r.draws]
         sizes = [float(w.target.leaf_bytes) for w, _ in having]
         draws[name] = mean([r.draws[name] for _, r in having], sizes)
+    efforts = [each.images * effort(each) for each in work]
+    effort_of_all = mean([each.effort for each in rates], efforts)
     return Rates(
-        effort=mean([each.effort for each in rates], [each.images * effort(each) for each in work]),
+        effort=effort_of_all,
         damage=mean(
             [each.damage for each in rates],
             [float(each.trials * each.target.leaf_bytes) for each in work],
         ),
         draws=draws,
         compiling=statistics.fmean(each.compiling for each in rates),
+        spread=_spread_of_others(rates, effort_of_all),
     )
+
+
+def _spread_of_others(rates: Sequence[Rates], usual: float) -> Spread:
+    """Of a target that was not timed: it may be as fast or as slow as any that was."""
+    efforts = [each.effort / usual for each in rates]
+    lows = [each * rate.spread.low for each, rate in zip(efforts, rates, strict=True)]
+    highs = [each * rate.spread.high for each, rate in zip(efforts, rates, strict=True)]
+    return Spread(min(lows), max(highs))

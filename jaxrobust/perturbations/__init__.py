@@ -10,6 +10,7 @@ from jaxrobust.perturbations.base import (
     scales,
     unit_counts,
 )
+from jaxrobust.perturbations.code import Code, code_of
 from jaxrobust.perturbations.knockout import node_knockout, synapse_knockout, unit_silencing
 from jaxrobust.perturbations.noise import weight_noise
 from jaxrobust.perturbations.perturb import Description, describe, perturb
@@ -25,10 +26,12 @@ from jaxrobust.perturbations.trials import (
 
 __all__ = [
     "REGISTRY",
+    "Code",
     "Description",
     "LinearDamage",
     "Perturbation",
     "check_fits",
+    "code_of",
     "damage",
     "decimal",
     "describe",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 import jax
@@ -17,6 +18,7 @@ from jax import Array
 
 from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.layers import Layer, Leaf
+from jaxrobust.perturbations.shares import floor_share, scale
 
 Leaves = Mapping[str, Array]
 Amounts = dict[str, Any]
@@ -38,7 +40,8 @@ class Perturbation:
     Attributes:
         name: what results call it; its draws depend on it.
         amount: `(layer, strength) -> {leaf path: count or scale}`, on the host, the strength an
-            exact `Decimal`. Counts are Python ints, scales Python floats.
+            exact `Decimal`. Counts are Python ints, scales Python floats. Under `jax.jit`, `vmap`
+            and `grad` over a strength it is a traced float32, and so may the amounts be.
         draw: `(key, layer) -> noise`, a pytree of arrays that does not depend on the strength;
             the layer carries shapes but no values there. None: the perturbation is deterministic.
         apply: `(leaves, noise, amounts) -> leaves`, on dictionaries by leaf path; pure.
@@ -52,6 +55,7 @@ class Perturbation:
             on its own, whichever others are given. None is always right.
         warning: `(layer) -> text`: what a user should know about this layer, or "".
         import_path: `module:attribute` for one that isn't built in, so that results can name it.
+        version: of a built-in one, changes when its numbers do; what others compute is traced.
     """
 
     name: str
@@ -66,10 +70,17 @@ class Perturbation:
     acts: Literal["affine", "units"] | None = None
     warning: Callable[[Layer], str] = lambda layer: ""
     import_path: str | None = None
+    version: int | None = None
 
     def __post_init__(self) -> None:
         if self.acts not in (None, *_ACTS):
             raise SpecificationError(unknown("way to act", str(self.acts), _ACTS))
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of jaxrobust's own, and not another one of the same name."""
+        own = self.version is not None and self.import_path is None
+        return own and REGISTRY.get(self.name) is self
 
     @property
     def description(self) -> str:
@@ -162,28 +173,25 @@ def decimal(strength: Any) -> Decimal:
         exact = Decimal(str(strength))
     except (InvalidOperation, TypeError, ValueError):
         raise SpecificationError(f"strength {strength!r} is not a number") from None
-    if not exact.is_finite():
+    if not (exact.is_finite() and math.isfinite(float(exact))):
         raise SpecificationError(f"strength {strength!r} is not a finite number")
     return exact
 
 
-def entry_counts(layer: Layer, strength: Decimal) -> Amounts:
-    """floor(strength · entries) of each leaf, exactly."""
-    return {leaf.path: _floor(strength * leaf.size) for leaf in layer.leaves}
+def entry_counts(layer: Layer, strength: Any) -> Amounts:
+    """floor(strength · entries) of each leaf, exactly; of a traced strength exact to float32."""
+    return {leaf.path: floor_share(strength, leaf.size) for leaf in layer.leaves}
 
 
-def unit_counts(layer: Layer, strength: Decimal) -> Amounts:
-    """floor(strength · output units) for each leaf, exactly."""
-    return dict.fromkeys((leaf.path for leaf in layer.leaves), _floor(strength * layer.units))
+def unit_counts(layer: Layer, strength: Any) -> Amounts:
+    """floor(strength · output units) for each leaf, exactly; of a traced one exact to float32."""
+    count = floor_share(strength, layer.units)
+    return dict.fromkeys((leaf.path for leaf in layer.leaves), count)
 
 
-def scales(layer: Layer, strength: Decimal) -> Amounts:
+def scales(layer: Layer, strength: Any) -> Amounts:
     """The strength itself for each leaf."""
-    return dict.fromkeys((leaf.path for leaf in layer.leaves), float(strength))
-
-
-def _floor(value: Decimal) -> int:
-    return int(value.to_integral_value(ROUND_FLOOR))
+    return dict.fromkeys((leaf.path for leaf in layer.leaves), scale(strength))
 
 
 def fold_in_name(key: Any, name: str) -> Any:

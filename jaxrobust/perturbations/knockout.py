@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import jax.numpy as jnp
@@ -47,7 +46,7 @@ def _unit_ranks(key: Any, layer: Layer, leaves: tuple[Leaf, ...]) -> dict[str, A
     return {leaf.path: ranks.reshape(leaf.unit_shape) for leaf in leaves}
 
 
-@perturbation("synapse_knockout", amount=entry_counts, draw=_entry_ranks)
+@perturbation("synapse_knockout", amount=entry_counts, draw=_entry_ranks, version=1)
 def synapse_knockout(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Sets floor(p · size) entries of each leaf, chosen without replacement, to zero.
 
@@ -74,6 +73,7 @@ def _before_normalisation(layer: Layer) -> str:
     draw=lambda key, layer: _unit_ranks(key, layer, layer.leaves),
     acts="units",
     warning=_before_normalisation,
+    version=1,
 )
 def node_knockout(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Sets all incoming weights and the bias of floor(p · units) output units to zero.
@@ -88,8 +88,8 @@ def _with_normalisation(layer: Layer) -> tuple[Leaf, ...]:
     return layer.leaves + layer.normalisation
 
 
-def _unit_counts_with_normalisation(layer: Layer, strength: Decimal) -> Amounts:
-    (count,) = set(unit_counts(layer, strength).values())
+def _unit_counts_with_normalisation(layer: Layer, strength: Any) -> Amounts:
+    count = next(iter(unit_counts(layer, strength).values()))
     return dict.fromkeys((leaf.path for leaf in _with_normalisation(layer)), count)
 
 
@@ -99,6 +99,7 @@ def _unit_counts_with_normalisation(layer: Layer, strength: Decimal) -> Amounts:
     draw=lambda key, layer: _unit_ranks(key, layer, _with_normalisation(layer)),
     leaves=_with_normalisation,
     acts="units",
+    version=1,
 )
 def unit_silencing(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Node knockout that also zeroes scale and bias of the normalisation that follows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import jax
@@ -11,10 +10,11 @@ from jax import Array
 
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import Amounts, Leaves, fold_in_name, perturbation
+from jaxrobust.perturbations.shares import scale
 
 
-def _standard_deviations(layer: Layer, strength: Decimal) -> Amounts:
-    return {leaf.path: float(strength) * leaf.std for leaf in layer.leaves}
+def _standard_deviations(layer: Layer, strength: Any) -> Amounts:
+    return {leaf.path: scale(strength) * leaf.std for leaf in layer.leaves}
 
 
 def _directions(key: Any, layer: Layer) -> dict[str, Array]:
@@ -33,6 +33,7 @@ def _directions(key: Any, layer: Layer) -> dict[str, Array]:
     high=10.0,
     strengths="0:2:0.2",
     acts="affine",
+    version=1,
 )
 def weight_noise(leaves: Leaves, noise: dict[str, Array], amounts: Amounts) -> Leaves:
     """Adds Gaussian noise whose standard deviation is a multiple of the tensor's own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
@@ -26,25 +28,31 @@ def perturb(
     layer: Selector,
     strength: Any,
     seed: Any = 0,
-    root: int = 0,
+    root: Any = 0,
 ) -> Any:
     """Damages one layer, or several together, and returns the whole parameter pytree.
 
     The weights are those of the same trial in a sweep with the same root, to the bit.
+
+    Strength, seed and root may be traced, under `jax.jit`, `jax.vmap` or `jax.grad`. A traced
+    strength is a float32 whose range cannot be checked; the count of a knockout is then exact to
+    float32: that of the decimal number which the float32 stands for, up to a few entries in ten
+    million.
 
     Args:
         network: a `Network`, or a bare parameter pytree (roles then follow from names and rank).
         perturbation: a name in the registry, an import path, or a `Perturbation`.
         layer: a layer's name or a selector; all that it matches is damaged together.
         strength: a number, a Decimal or its notation, within the perturbation's range.
-        seed: the index of the random draw; may be traced (under `vmap`, say).
+        seed: the index of the random draw.
         root: the root seed.
 
     Returns:
         A pytree like `network.params`; leaves that were not damaged are the same objects.
 
     Raises:
-        SpecificationError: an unknown perturbation or layer, a strength outside the range.
+        SpecificationError: an unknown perturbation or layer, a strength outside the range, a traced
+            strength of a perturbation whose `amount` needs an exact one.
 
     Example:
         >>> import jax.numpy as jnp
@@ -58,9 +66,8 @@ def perturb(
     else:  # a bare pytree, perhaps Flax Linen's, with its collections on top
         linen = isinstance(network, Mapping) and "params" in network
         params, table = network, layer_table(network, collections=linen)
-    wanted, exact = find(perturbation), decimal(strength)
-    wanted.check(exact)
-    damaged = _one_trial(_together(table, layer), wanted, exact, seed, root)
+    wanted = find(perturbation)
+    damaged = _one_trial(_together(table, layer), wanted, _strength(wanted, strength), seed, root)
     leaves, structure = jax.tree.flatten(params)
     for index, path in enumerate(leaf_paths(params)):
         leaves[index] = damaged.get(path, leaves[index])
@@ -72,16 +79,36 @@ def _together(table: LayerTable, selector: Selector) -> list[Layer]:
     return [table[name] for name in names]
 
 
+def _strength(perturbation: Perturbation, strength: Any) -> Any:
+    """The exact number, within its range, or a traced float32."""
+    if isinstance(strength, Tracer):
+        return strength.astype(jnp.float32)
+    exact = decimal(strength)
+    perturbation.check(exact)
+    return exact
+
+
+def _index(name: str, value: Any) -> Any:
+    """A whole number of 32 bits, or a traced one."""
+    try:
+        if isinstance(value, Tracer) and jnp.issubdtype(value.dtype, jnp.integer):
+            return value
+        number = operator.index(np.asarray(value)[()])
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise SpecificationError(f"{name} {value}: a whole number from 0 to 2^32 - 1 is needed")
+    return number
+
+
 def _one_trial(
-    layers: list[Layer], perturbation: Perturbation, strength: Decimal, seed: Any, root: int
+    layers: list[Layer], perturbation: Perturbation, strength: Any, seed: Any, root: Any
 ) -> dict[str, Any]:
-    if strength == decimal(perturbation.identity):
+    seed, root = _index("seed", seed), _index("root", root)
+    if isinstance(strength, Decimal) and strength == decimal(perturbation.identity):
         return {}
-    for name, value in (("seed", seed), ("root", root)):
-        if isinstance(value, int | np.integer) and not 0 <= value < 2**32:
-            raise SpecificationError(f"{name} {value}: a whole number from 0 to 2^32 - 1 is needed")
-    known = isinstance(seed, int | np.integer)
-    seeds = np.asarray([seed], np.uint32) if known else jnp.asarray(seed)[None]
+    traced = isinstance(seed, Tracer)
+    seeds = seed[None] if traced else np.asarray([seed], np.uint32)
     noise = draw(perturbation, layers, root, seeds)
     damaged = damage(perturbation, layers, noise, np.zeros(1, np.int32), [strength])
     return {path: leaf[0] for path, leaf in damaged.items()}
@@ -126,8 +153,8 @@ def describe(
     Raises:
         SpecificationError: as `perturb`.
     """
-    wanted, exact = find(perturbation), decimal(strength)
-    wanted.check(exact)
+    wanted = find(perturbation)
+    exact = _strength(wanted, strength)
     layers = _together(network.layers, layer)
     damaged = _one_trial(layers, wanted, exact, seed, root)
     rows = {}

@@ -22,7 +22,7 @@ def _positions_and_sources(key: Any, layer: Layer) -> dict[str, tuple[Array, Arr
     return {leaf.path: of(fold_in_name(key, leaf.name), leaf.size) for leaf in layer.leaves}
 
 
-@perturbation("resample", amount=entry_counts, draw=_positions_and_sources)
+@perturbation("resample", amount=entry_counts, draw=_positions_and_sources, version=1)
 def resample(leaves: Leaves, noise: dict[str, tuple[Array, Array]], amounts: Amounts) -> Leaves:
     """Overwrites floor(p · size) entries of each leaf with values drawn from the same leaf.
 

@@ -15,27 +15,36 @@ from jax import Array
 from jax.core import Tracer
 from jax.sharding import Mesh
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.meshes import TRIALS, WHOLE, divided, on_mesh
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
 
 
-def trial_key(root: int, perturbation: str, layer: str, seed: Any) -> Any:
+def trial_key(root: Any, perturbation: str, layer: str, seed: Any) -> Any:
     """The random key of one (root, perturbation, layer, seed), whatever else is run.
 
     Args:
-        root: the root seed of the whole sweep.
+        root: the root seed of the whole sweep; may be traced.
         seed: an int or an integer array [n], for n keys.
     """
-    key = _layer_key(root, perturbation, layer)
+    if isinstance(root, Tracer):
+        key = _layer_key(root, perturbation, layer)
+    else:
+        key = _known_layer_key(root, perturbation, layer)
     return _fold_in_all(key, seed) if getattr(seed, "ndim", 0) else jax.random.fold_in(key, seed)
 
 
-@lru_cache(maxsize=4096)
-def _layer_key(root: int, perturbation: str, layer: str) -> Any:
+def _layer_key(root: Any, perturbation: str, layer: str) -> Any:
     key = jax.random.key(root, impl="threefry2x32")
     return fold_in_name(fold_in_name(key, perturbation), layer)
+
+
+@lru_cache(maxsize=4096)
+def _known_layer_key(root: int, perturbation: str, layer: str) -> Any:
+    # Never a traced value, which would end with the trace that it was made in.
+    with jax.ensure_compile_time_eval():
+        return _layer_key(root, perturbation, layer)
 
 
 _fold_in_all = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
@@ -152,7 +161,7 @@ def _kind(array: Any) -> tuple[Any, Any]:
 def draw(
     perturbation: Perturbation,
     layers: Sequence[Layer],
-    root: int,
+    root: Any,
     seeds: Array | np.ndarray,
     mesh: Mesh | None = None,
 ) -> list[Any]:
@@ -252,21 +261,39 @@ def linear_damage(
 def amounts_of(
     perturbation: Perturbation, layer: Layer, strengths: Sequence[Decimal]
 ) -> dict[str, Any]:
-    """For each leaf what several trials change: uint32 counts or float32 scales, [trials]."""
+    """For each leaf what several trials change: uint32 counts or float32 scales, [trials].
+
+    Raises:
+        SpecificationError: a strength is traced, and the perturbation needs exact ones.
+    """
+    if any(isinstance(strength, Tracer) for strength in strengths):
+        return _stack([_traced_amount(perturbation, layer, strength) for strength in strengths])
     by_strength = {s: perturbation.amount(layer, s) for s in dict.fromkeys(strengths)}
     return _stack([by_strength[strength] for strength in strengths])
+
+
+def _traced_amount(perturbation: Perturbation, layer: Layer, strength: Any) -> Amounts:
+    try:
+        return perturbation.amount(layer, strength)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SpecificationError(
+            f"the amount of {perturbation.name} takes exact strengths (Decimal), and under jit, "
+            f"vmap or grad a strength is a traced float32 ({first_line(error):.80}): give a "
+            "number, or compute amounts with jax.numpy, entry_counts, unit_counts or scales"
+        ) from error
 
 
 def _stack(amounts: Sequence[Amounts]) -> dict[str, Any]:
     """Amounts of several trials as arrays [trials]: uint32 counts or float32 scales."""
 
     def stack(values: list[Any]) -> Any:
+        kind = np.uint32 if _is_count(values[0]) else np.float32
         if any(isinstance(value, Tracer) for value in values):
-            return jnp.stack(values)
-        return np.asarray(values, np.uint32 if _is_count(values[0]) else np.float32)
+            return jnp.stack(values).astype(kind)
+        return np.asarray(values, kind)
 
     return {path: stack([amount[path] for amount in amounts]) for path in amounts[0]}
 
 
 def _is_count(amount: Any) -> bool:
-    return isinstance(amount, int | np.integer)
+    return isinstance(amount, int) or jnp.issubdtype(getattr(amount, "dtype", float), jnp.integer)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.report import tables
-from jaxrobust.results import accuracy, cell_rows, sees_some
+from jaxrobust.results import accuracy, cell_rows, sees_some, warnings_in
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.summary import (
     LABELS,
@@ -104,12 +104,12 @@ def _lead(result: xarray.Dataset) -> str:
 
 
 def _notice(result: xarray.Dataset) -> str:
-    if result.attrs.get("finished", 1):
-        return ""
-    return (
-        '<p class="notice">This run is not finished. Figures and tables show what was measured '
-        "so far.</p>"
-    )
+    sentences = [f"Warning: {warning}." for warning in warnings_in(result.attrs)]
+    if not result.attrs.get("finished", 1):
+        sentences.append(
+            "This run is not finished. Figures and tables show what was measured so far."
+        )
+    return "".join(f'<p class="notice">{_text(sentence)}</p>' for sentence in sentences)
 
 
 def _interval(result: xarray.Dataset, metric: str) -> str:

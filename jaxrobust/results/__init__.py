@@ -10,9 +10,11 @@ from jaxrobust.results.labels import (
     GOAL,
     LABELS,
     TRIALS,
+    WARNINGS,
     labelled,
     make_dataset,
     sum_blocks,
+    warnings_in,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "GOAL",
     "LABELS",
     "TRIALS",
+    "WARNINGS",
     "accuracy",
     "cell_rows",
     "labelled",
@@ -31,4 +34,5 @@ __all__ = [
     "right",
     "sees_some",
     "sum_blocks",
+    "warnings_in",
 ]

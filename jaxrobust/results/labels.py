@@ -21,6 +21,8 @@ BITS = ("top1_bits", "top5_bits")
 SEEN = "seen_bits"
 # Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
 CONTROL, CONTROLLED = "control_", ("top1", "top5")
+# The attribute with what is suspicious about the undamaged network, as a list in JSON.
+WARNINGS = "warnings"
 DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
@@ -149,6 +151,11 @@ def _join_blocks(bits: np.ndarray, block: int, images: int) -> np.ndarray:
         unpacked = unpacked.reshape(*unpacked.shape[:-2], -1)[..., :images]
         joined[some] = np.packbits(unpacked, axis=-1)
     return joined
+
+
+def warnings_in(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is suspicious about the undamaged network, a sentence each."""
+    return tuple(json.loads(attributes.get(WARNINGS, "[]")))
 
 
 def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import accuracy
+from jaxrobust.results import accuracy, warnings_in
 from jaxrobust.statistics import rank_correlation
 from jaxrobust.summary.curves import Curve, curves, in_depth_order
 from jaxrobust.summary.known import known
@@ -25,15 +25,17 @@ _CLEAR_ORDER = 0.5
 def text_table(result: xarray.Dataset) -> str:
     """The top-1 accuracy that is left per layer, near the middle of each grid, as text.
 
-    Tables of at most 100 columns, one below the other where there are many perturbations, then a
-    sentence for each perturbation on early and late layers; of a sweep to a precision also what is
-    known well enough, and what cannot have been seen.
+    What is suspicious about the undamaged network comes first. Tables have at most 100 columns and
+    stand one below the other where there are many perturbations; then there is a sentence for each
+    perturbation on early and late layers; of a sweep to a precision also what is known well enough,
+    and what cannot have been seen.
     """
     cells = accuracy(in_depth_order(result), "top1")
     shown = [each for each in curves(result, "top1") if np.isfinite(each.values).any()]
     columns = [_column(cells, each) for each in shown]
     layers = ["layer", *map(str, cells.layer.values)]
-    lines = [f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})"]
+    lines = [f"WARNING: {warning}" for warning in warnings_in(result.attrs)]
+    lines.append(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
     while columns:
         count = max(_fitting(layers, columns), 1)
         lines.append(aligned(list(zip(layers, *columns[:count], strict=True))))

@@ -13,6 +13,8 @@ from sweeps_for_tests import IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
 from jaxrobust.engine.accelerators import ACCELERATORS
+from jaxrobust.engine.load import Load, share_if_alone
+from jaxrobust.text import duration
 
 # Of the network `chain` on one image, two for a multiply-add.
 CONV1 = 2 * (4 * 4 * 6) * (3 * 3 * 3)
@@ -96,10 +98,52 @@ def test_layers_that_were_not_timed_are_estimated_from_those_that_were(
 ) -> None:
     estimate = small_plan(net, source)
     assert [each.timed for each in estimate.targets] == [True, False, False]
-    assert "timed on 1 of 3 layers, the others (*) as fast" in str(estimate)
+    shown = " ".join(str(estimate).split())
+    assert f"1 of 3 layers were timed, which take {estimate.timed_share:.0%} of it" in shown
+    assert "not timed (*), as fast as these: conv2, fc" in shown
     assert sum(each.seconds for each in estimate.targets) < estimate.seconds
+    assert 0 < estimate.timed_share < 1
     complete = small_plan(net, source, timing_seconds=100)
     assert all(each.timed for each in complete.targets) and "(*)" not in str(complete)
+    assert complete.timed_share == 1 and "steps of every layer were timed" in str(complete)
+
+
+def test_the_time_is_a_range(net: jr.Network, source: jr.ImageSource) -> None:
+    for seconds in (0, 100):
+        estimate = small_plan(net, source, timing_seconds=seconds)
+        assert 0 < estimate.fastest < estimate.seconds < estimate.slowest
+        shown = f"{duration(estimate.fastest)} to {duration(estimate.slowest)}"
+        assert f"time here {shown}, {duration(estimate.seconds)} if it" in (
+            " ".join(str(estimate).split())
+        )
+        values = json.loads(json.dumps(estimate.to_json()))
+        assert values["fastest"] == estimate.fastest and values["slowest"] == estimate.slowest
+
+
+def test_the_lower_end_is_that_of_a_machine_without_other_programs(
+    net: jr.Network, source: jr.ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Load, "share_if_alone", 0.1)
+    busy = small_plan(net, source)
+    assert busy.fastest / busy.seconds < 0.1
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "available", "share"),
+    [
+        (4.0, 0.0, 8.0, 1.0),  # it cannot use all cores
+        (2.0, 6.0, 8.0, 0.25),
+        (2.0, 2.0, 8.0, 0.5),
+        (2.0, 600.0, 8.0, 0.25),  # on cores that it may not use
+        (9.0, 1.0, 8.0, 1.0),
+        (0.0, 5.0, 8.0, 1.0),  # nothing to tell from
+        (2.0, -1.0, 8.0, 1.0),
+    ],
+)
+def test_what_other_programs_take_is_counted_once(
+    own: float, others: float, available: float, share: float
+) -> None:
+    assert share_if_alone(own, others, available) == share
 
 
 @pytest.mark.parametrize("name", ["tied", "looped", "branches"])

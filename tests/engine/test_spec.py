@@ -105,23 +105,29 @@ OTHER: dict[str, Any] = {
     "block": 11,
     "layers": (("both", ("fc", "conv1")),),
     "strengths": (("synapse_knockout", ("0", "0.1")),),
-    "import_paths": (("mine", "module:mine"),),
     "seeds": 3,
     "root": 4,
     "metrics": (),
     "precision": "default",
     "keep": "images",
     "half_width": 0.01,
+    "code": (("network chain", "apply", "0" * 32),),
 }
 
 
 def test_every_field_has_another_value_to_try() -> None:
-    assert set(OTHER) == {field.name for field in dataclasses.fields(Specification)}
+    compared = {field.name for field in dataclasses.fields(Specification) if field.compare}
+    assert set(OTHER) == compared
 
 
 @pytest.mark.parametrize("field", OTHER)
 def test_a_specification_that_differs_has_another_hash(field: str, spec: Specification) -> None:
     assert dataclasses.replace(spec, **{field: OTHER[field]}).hash != spec.hash
+
+
+def test_where_a_perturbation_lies_is_no_part_of_it(spec: Specification) -> None:
+    moved = dataclasses.replace(spec, import_paths=(("mine", "module:mine"),))
+    assert moved.hash == spec.hash and moved == spec
 
 
 @pytest.mark.parametrize("strengths", ["0:0.2:0.1", "0.20,0.10,0.0", [0.0, "0.1", np.float32(0.2)]])
@@ -162,12 +168,24 @@ def test_parameters_and_images_are_part_of_the_specification(
             "strength 1.01 of synapse_knockout is outside its range 0 to 1",
         ),
         ({"strengths": [-0.1]}, "outside its range"),
+        ({"strengths": "0.1,0.10000000000000000001"}, "is 0.1 as a float64, as 0.1 is"),
+        ({"strengths": ["1e-400", 0.5]}, "is 0.0 as a float64, as 0.0 is"),
+        ({"strengths": ["0.5", "0.50000000000000000001"]}, "tell them apart; leave one out"),
+        (
+            {
+                "perturbations": ["synapse_knockout", "node_knockout"],
+                "strengths": {"synapse_knockout": "0.3", "node_knockout": "0.30000000000000000001"},
+            },
+            "strength 0.30000000000000000001 of node_knockout is 0.3 as a float64",
+        ),
         ({"strengths": []}, "no strengths for synapse_knockout"),
         ({"strengths": ["much"]}, "strength 'much' is not a number"),
         ({"strengths": {"weight_noise": [1]}}, "unknown perturbation in strengths 'weight_noise'"),
         ({"seeds": 0}, "seeds 0: a whole number from 1 is needed"),
         ({"seeds": 1.5}, "seeds 1.5: a whole number"),
-        ({"block": 0}, "block 0: a whole number from 1"),
+        ({"block": 0}, "block 0: a whole number from 1 to 1,000,000"),
+        ({"block": 2**32 - 1}, "block 4294967295: a whole number from 1 to 1,000,000"),
+        ({"block": 10.0}, "block 10.0: a whole number"),
         ({"root": -1}, "root -1: a whole number from 0"),
         ({"metrics": {"top1": lambda *_: 0}}, "metric 'top1': that name is taken"),
         ({"metrics": {"images": lambda *_: 0}}, "metric 'images': that name is taken"),
@@ -197,6 +215,13 @@ def test_images_that_do_not_fit_are_refused(
     message = refusal(small_sweep, net, save(folder / "size.npz", side=SIDE + 1))
     assert f"{SIDE + 1} x {SIDE + 1}" in message and f"takes {SIDE} x {SIDE}" in message
     assert "block 0" in refusal(jr.evaluate, net, source, block=0)
+    assert "block 4294967296" in refusal(jr.evaluate, net, source, block=2**32)
+
+
+def test_the_largest_block_holds_all_images(net: jr.Network, source: jr.ImageSource) -> None:
+    assert small_sweep(net, source, block=10**6).top1.equals(small_sweep(net, source).top1)
+    found = jr.evaluate(net, source, block=10**6)
+    assert found.top1 == jr.evaluate(net, source, block=1).top1
 
 
 def test_a_folder_in_use_is_refused(net: jr.Network, source: jr.ImageSource, folder: Path) -> None:
@@ -214,16 +239,64 @@ def dropped_out(params: Any, images: jax.Array) -> jax.Array:
     return jnp.where(kept, x, 0) @ params["fc"]["w"]
 
 
-@pytest.mark.parametrize("apply", [batch_normalised, dropped_out])
-@pytest.mark.parametrize("block", [1, 3, 10, 50])
+def normalised_if_many(params: Any, images: jax.Array) -> jax.Array:
+    x = images.mean((1, 2)) @ params["fc"]["w"]
+    return x - x.mean(0, keepdims=True) if len(x) > 8 else x
+
+
+def normalised_behind_the_tenth(params: Any, images: jax.Array) -> jax.Array:
+    x = images.mean((1, 2)) @ params["fc"]["w"]
+    return x.at[10:].add(-x[10:].mean(0, keepdims=True))
+
+
+def divided_by_how_many(params: Any, images: jax.Array) -> jax.Array:
+    return images.mean((1, 2)) @ params["fc"]["w"] * (8 / len(images))
+
+
+def training(apply: Callable) -> jr.Network:
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, CLASSES)), jnp.float32)
+    return jr.Network(apply, {"fc": {"w": kernel}}, name="training", preprocessing=PREPROCESSING)
+
+
+DEPENDENT = [batch_normalised, dropped_out]
+DEPENDENT += [normalised_if_many, normalised_behind_the_tenth, divided_by_how_many]
+
+
+@pytest.mark.parametrize("apply", DEPENDENT)
+@pytest.mark.parametrize("block", [1, 3, 8, 10, 50])
 def test_answers_that_depend_on_the_batch_or_on_chance_are_refused(
     apply: Callable, block: int, source: jr.ImageSource
 ) -> None:
-    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, CLASSES)), jnp.float32)
-    params = {"fc": {"w": kernel}}
-    training = jr.Network(apply, params, name="training", preprocessing=PREPROCESSING)
-    message = refusal(small_sweep, training, source, block=block)
+    message = refusal(small_sweep, training(apply), source, block=block)
     assert message.startswith("training gives an image other logits")
     assert message.endswith(
         "normalisation in training mode or live dropout? Pass the network in evaluation mode"
     )
+
+
+@pytest.mark.parametrize("images", [2, 5, 8])
+def test_a_few_images_are_checked_in_batches_of_two_sizes(
+    images: int, source: jr.ImageSource
+) -> None:
+    message = refusal(jr.evaluate, training(divided_by_how_many), source[:images])
+    assert f"other logits in a batch of {images} images than in one of" in message
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda logits, labels, clean: logits[:, 0] - logits[:, 0].mean(),
+        lambda logits, labels, clean: jnp.argsort(logits[:, 0]).astype(jnp.float32),
+        lambda logits, labels, clean: logits[:, 0] / len(logits),
+        lambda logits, labels, clean: logits[:, 0] * jnp.arange(len(logits)).astype(jnp.float32),
+        lambda logits, labels, clean: clean[::-1, 0],
+        lambda logits, labels, clean: (labels == labels[0]).astype(jnp.float32),
+    ],
+)
+def test_a_metric_that_looks_at_other_images_is_refused(
+    metric: Callable, net: jr.Network, source: jr.ImageSource
+) -> None:
+    good = {"good": lambda logits, labels, clean: logits[:, 0] - clean[:, 1]}
+    message = refusal(small_sweep, net, source, metrics={**good, "odd": metric})
+    assert message.startswith("metric 'odd' gives an image another number ")
+    assert "it must look at each image on its own" in message

@@ -261,6 +261,28 @@ GOLDEN_SHORT = [9, 2, 3, 8, 1, 7, 6, 0, 5, 4]
 GOLDEN_LONG = [2148, 5663, 4502, 2299, 5389, 2316]
 
 
+@pytest.mark.parametrize("name", [n for n, p in REGISTRY.items() if p.is_built_in])
+def test_the_numbers_of_a_built_in_perturbation_change_only_with_its_version(name: str) -> None:
+    """Run folders of an earlier version are refused, so that old and new trials are not mixed."""
+    found = []
+    for shape in ("dense", "longer"):
+        after = damaged(name, shape, 0.3, 3)
+        for leaf in sorted(after):
+            values = after[leaf].astype(np.float64).ravel()
+            found.append(values @ np.cos(np.arange(values.size)))
+    np.testing.assert_allclose(found, NUMBERS[name, REGISTRY[name].version], rtol=1e-4)
+
+
+# By name and version. When numbers are meant to change, the version has to change with them.
+NUMBERS: dict[tuple[str, int | None], list[float]] = {
+    ("synapse_knockout", 1): [-5.1262, -6.14893, 7.95939, 27.6567],
+    ("node_knockout", 1): [-3.98328, 1.25784, -0.985807, -76.0631],
+    ("unit_silencing", 1): [-0.179671, 0.183973, 1.1833, -16.0347],
+    ("weight_noise", 1): [-0.531427, -0.537011, 6.18811, -3.40665],
+    ("resample", 1): [-2.21137, -0.655023, -5.96928, -69.0913],
+}
+
+
 def _lax_map(p: Perturbation) -> Callable:
     return jax.jit(
         lambda leaves, noise, amounts: jax.lax.map(
