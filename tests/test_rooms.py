@@ -19,6 +19,8 @@ ROOMS = (
     "rounding",
     "preprocessing",
     "layers",
+    "parameters",
+    "adapters",
     "network",
     "hoist",
     "perturbations",

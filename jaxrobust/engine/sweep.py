@@ -24,7 +24,7 @@ from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
-from jaxrobust.network import Network
+from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.results import sum_blocks
 from jaxrobust.rounding import PrecisionMode, check_mode
@@ -207,6 +207,7 @@ def evaluate(
     Raises:
         SpecificationError: labels or images that don't fit the network, no images.
     """
+    check_network(network)
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
     if block < 1:

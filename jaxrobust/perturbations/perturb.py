@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.adapters import described, is_module
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
-from jaxrobust.network import Network
+from jaxrobust.network import Network, check_network
+from jaxrobust.parameters import as_arrays
 from jaxrobust.perturbations.base import Perturbation, decimal, find
 from jaxrobust.perturbations.trials import damage, draw
 from jaxrobust.text import aligned
@@ -33,7 +36,8 @@ def perturb(
     The weights are those of the same trial in a sweep with the same root, to the bit.
 
     Args:
-        network: a `Network`, or a bare parameter pytree (roles then follow from names and rank).
+        network: a `Network`, or a bare parameter pytree (roles then follow from names and rank;
+            float64 becomes float32, as in a `Network`).
         perturbation: a name in the registry, an import path, or a `Perturbation`.
         layer: a layer's name or a selector; all that it matches is damaged together.
         strength: a number, a Decimal or its notation, within the perturbation's range.
@@ -44,7 +48,8 @@ def perturb(
         A pytree like `network.params`; leaves that were not damaged are the same objects.
 
     Raises:
-        SpecificationError: an unknown perturbation or layer, a strength outside the range.
+        SpecificationError: an unknown perturbation or layer, a strength outside the range, no
+            network.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,9 +60,14 @@ def perturb(
     """
     if isinstance(network, Network):
         params, table = network.params, network.layers
+    elif is_module(network) or isinstance(network, str | PathLike | type) or callable(network):
+        raise SpecificationError(
+            f"a jaxrobust.Network or its parameters are needed, not {described(network)}"
+        )
     else:  # a bare pytree, perhaps Flax Linen's, with its collections on top
         linen = isinstance(network, Mapping) and "params" in network
-        params, table = network, layer_table(network, collections=linen)
+        params = as_arrays(network, "the parameters")
+        table = layer_table(params, collections=linen)
     wanted, exact = find(perturbation), decimal(strength)
     wanted.check(exact)
     damaged = _one_trial(_together(table, layer), wanted, exact, seed, root)
@@ -126,6 +136,7 @@ def describe(
     Raises:
         SpecificationError: as `perturb`.
     """
+    check_network(network)
     wanted, exact = find(perturbation), decimal(strength)
     wanted.check(exact)
     layers = _together(network.layers, layer)
