@@ -97,7 +97,7 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
         raise SpecificationError(
             f"a network returns one array of logits; this one returned {jax.tree.structure(result)}"
         )
-    flat = _Inliner()
+    flat = Inliner()
     inputs = [flat.new(variable.aval) for variable in closed.jaxpr.invars]
     (output,) = flat.inline(closed.jaxpr, flat.constant(closed.consts), inputs)
     if isinstance(output, Literal):
@@ -119,7 +119,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-class _Inliner:
+class Inliner:
     """Numbers variables and copies equations into one list while it descends into calls.
 
     Args:
@@ -185,7 +185,7 @@ def rewrite(
     Returns:
         The program, and the new equations by the `id` of the equation that they stand for.
     """
-    flat = _Inliner(program.shapes, program.constants)
+    flat = Inliner(program.shapes, program.constants)
     written: dict[int, tuple[Equation, ...]] = {}
     for equation in program.equations:
         function = instead(equation)

@@ -145,7 +145,9 @@ def describe(
     for each in layers:
         amounts = wanted.amount(each, exact)
         for leaf in wanted.leaves(each):
-            after = np.asarray(damaged.get(leaf.path, leaf.value))
+            after = np.asarray(
+                leaf.part(damaged[leaf.path]) if leaf.path in damaged else leaf.value
+            )
             changed = int(np.count_nonzero(after != np.asarray(leaf.value)))
             rows[leaf.path] = (leaf.path, leaf.role, leaf.size, amounts[leaf.path], changed)
     notes = [wanted.warning(each) for each in layers]
