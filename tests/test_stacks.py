@@ -156,6 +156,44 @@ def test_node_knockout_in_a_stack_silences_units(make: Callable[[], Network]) ->
     assert silent.sum() == DEPTH * WIDTH // 2 and (kernel == 0).sum() == silent.sum() * WIDTH
 
 
+def stacked_along_the_second_axis(params: Any, images: Array) -> Array:
+    def turn(x: Array, one: Any) -> tuple[Array, None]:
+        return jnp.tanh(x @ one["w"] + one["b"][None]), None
+
+    # As `nnx.scan` with an axis that isn't the first: the axis is moved to the front.
+    first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), params["stack"])
+    return lax.scan(turn, images.mean((1, 2)), first)[0] @ params["head"]
+
+
+def with_turned_heads(params: Any, images: Array) -> Array:
+    kernel = params["stack"]["w"].transpose(0, 2, 1)
+    return (
+        jnp.einsum("nd,dhk->nhk", images.mean((1, 2)), kernel) + params["stack"]["b"][None]
+    ).sum(2) @ params["head"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "shapes", "head"),
+    [
+        (stacked_along_the_second_axis, ((3, 4, 3), (3, 4)), 3),
+        (with_turned_heads, ((3, 4, 5), (5, 4)), 5),
+    ],
+)
+def test_units_are_numbered_alike_in_kernel_and_bias(
+    apply: Callable, shapes: tuple[Any, Any], head: int
+) -> None:
+    random = np.random.default_rng(0)
+    stack = {name: random.normal(2, 0.1, shape) for name, shape in zip("wb", shapes, strict=True)}
+    params = {"stack": stack, "head": random.normal(0, 1, (head, CLASSES))}
+    net = Network(apply, params, name="turned", preprocessing=PREPROCESSING)
+    for seed in range(3):
+        damaged = jr.perturb(net, "node_knockout", layer="stack", strength=0.4, seed=seed)["stack"]
+        kernel, bias = np.asarray(damaged["w"]) == 0, np.asarray(damaged["b"]) == 0
+        assert bias.sum() == int(0.4 * bias.size)
+        # The kernel's second and third axes are the bias's second and first.
+        np.testing.assert_array_equal(kernel, np.broadcast_to(bias.T[None], kernel.shape))
+
+
 @pytest.mark.parametrize(
     "how", ["scan", "scan from zero", "indices", "fori", "while", "cond in scan", "unrolled"]
 )

@@ -36,7 +36,8 @@ class Use:
         position: of the equation in the opened program.
         primitive: its name.
         loop: the loop in which it stands, if any.
-        output_axes: axes of the leaf that a product leaves standing, if known.
+        output_axes: axes of the leaf that a product leaves standing, or else all that are left, in
+            the order in which they come; () if that is not known.
         dropped: axes of the leaf of which one entry is used here, as of a stack of layers.
         groups: feature groups of a convolution.
         parts: into how many products, one for each group or layer of a stack, its use is cut.
@@ -91,18 +92,20 @@ def _described(
     params = equation.params
     present = {axis for merged in axes for axis in merged}
     dropped = tuple(axis for axis, n in enumerate(shape) if n > 1 and axis not in present)
-    kept: Sequence[tuple[int, ...]] = ()
-    groups = 1
-    if use.primitive == "conv_general_dilated" and argument == 1:
+    kept, groups = list(axes), 1
+    if use.primitive == "conv_general_dilated":
         numbers = params["dimension_numbers"]
-        kept = (axes[numbers.rhs_spec[0]],)
+        kept = [axes[numbers.rhs_spec[0]]] if argument == 1 else []
         # Groups may be written as one convolution for each.
-        cut = math.prod(shape[axis] for axis in kept[0]) // max(operand[numbers.rhs_spec[0]], 1)
+        cut = math.prod(shape[axis] for axis in sum(kept, ())) // max(
+            operand[numbers.rhs_spec[0]], 1
+        )
         groups = params["feature_group_count"] * max(cut, 1)
     elif use.primitive == "dot_general":
-        contracted = params["dimension_numbers"][0][argument]
-        kept = [axis for i, axis in enumerate(axes) if i not in contracted]
-    outputs = tuple(sorted({axis for merged in kept for axis in merged}))
+        contracted, batch = (each[argument] for each in params["dimension_numbers"])
+        free = [i for i in range(len(axes)) if i not in (*contracted, *batch)]
+        kept = [axes[i] for i in (*batch, *free)]
+    outputs = tuple(dict.fromkeys(axis for merged in kept for axis in merged))
     parts = max(math.prod(shape) // max(math.prod(operand), 1), 1)
     return replace(use, output_axes=outputs, dropped=dropped, groups=groups, parts=parts)
 
@@ -161,12 +164,16 @@ def make_leaf(name: str, path: str, value: Any, uses: Sequence[Use] | None, froz
     rank = len(shape)
     role = _role(name, rank, uses, frozen)
     stack = _stack(shape, uses or ())
-    axes, groups, assumed = tuple(range(rank)), 1, False
-    if role == "kernel":
-        use = next((use for use in uses or () if use.output_axes), None)
-        # Each layer of a stack has units of its own.
-        axes = tuple(sorted({*use.output_axes, *stack})) if use else (rank - 1,)
-        groups, assumed = use.groups if use else 1, uses is not None and use is None
+    products = [use for use in uses or () if use.primitive in PRODUCTS]
+    use = next((x for x in (products if role == "kernel" else uses or ()) if x.output_axes), None)
+    # Each layer of a stack has units of its own.
+    axes = tuple(dict.fromkeys((*stack, *(use.output_axes if use else ()))))
+    if role != "kernel":
+        axes += tuple(axis for axis in range(rank) if axis not in axes)
+    elif use is None:
+        axes = (rank - 1,)
+    assumed = role == "kernel" and uses is not None and use is None
+    groups = use.groups if use and role == "kernel" else 1
     return Leaf(name, path, shape, value.dtype, role, axes, groups, assumed, stack, value=value)
 
 

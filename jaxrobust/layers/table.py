@@ -35,7 +35,8 @@ class Leaf:
         shape, dtype: of the array.
         role: `kernel`, `bias`, `scale` or `statistic` (never damaged).
         output_axes: the axes that count output units: for a kernel those that its convolution or
-            product leaves standing, for any other leaf all of them.
+            product leaves standing, for any other leaf all of them; in the order in which the
+            units of all leaves of a layer are numbered.
         groups: feature groups of the convolution that uses the kernel.
         assumed: the output axes could not be followed to a product; the last axis is assumed.
         stack: the axes that count the layers of a stack, if it is one.
@@ -107,6 +108,15 @@ class Leaf:
     def unit_shape(self) -> tuple[int, ...]:
         """The shape in which one number per unit broadcasts against the leaf."""
         return tuple(n if axis in self.output_axes else 1 for axis, n in enumerate(self.shape))
+
+    def per_unit(self, values: Any) -> Any:
+        """One number for each unit, in the shape in which they broadcast against the leaf.
+
+        Args:
+            values: an array [units].
+        """
+        grid = values.reshape([self.shape[axis] for axis in self.output_axes])
+        return grid.transpose(np.argsort(self.output_axes)).reshape(self.unit_shape)
 
     @cached_property
     def std(self) -> Any:
