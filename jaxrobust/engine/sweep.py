@@ -67,8 +67,9 @@ def sweep(
         network: what is damaged.
         images: a data source, or a slice of one.
         perturbations: names, import paths `module:attribute`, or `Perturbation` objects.
-        layers: "all" (each layer with a kernel of rank 2 or more), names, globs, or a mapping
-            from a group's name to layers that are damaged together.
+        layers: "all" (each layer with a kernel of rank 2 or more), names, globs, one depth of a
+            stack of layers (`blocks/fc[1]`), or a mapping from a group's name to layers that are
+            damaged together.
         strengths: a grid for all perturbations (numbers, or `start:stop:step` with both ends),
             a mapping from a perturbation's name to its grid, or None for the default grids.
         seeds: independent random draws per cell, with indices 0 … seeds - 1; 5 by default.
@@ -110,7 +111,8 @@ def sweep(
 
     Warns:
         UserWarning: what a perturbation has to say about a layer, such as node knockout before
-            batch normalisation; a damaged checkpoint, instead of which the one before was used.
+            batch normalisation; layers that "all" leaves out because their kernels are no floats;
+            a damaged checkpoint, instead of which the one before was used.
     """
     keep_compiled_programs()
     processes = Processes.of_this_job()

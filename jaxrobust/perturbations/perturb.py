@@ -39,7 +39,8 @@ def perturb(
         network: a `Network`, or a bare parameter pytree (roles then follow from names and rank;
             float64 becomes float32, as in a `Network`).
         perturbation: a name in the registry, an import path, or a `Perturbation`.
-        layer: a layer's name or a selector; all that it matches is damaged together.
+        layer: a layer's name, one depth of a stack (`blocks/fc[1]`) or a selector; all that it
+            matches is damaged together.
         strength: a number, a Decimal or its notation, within the perturbation's range.
         seed: the index of the random draw; may be traced (under `vmap`, say).
         root: the root seed.
