@@ -136,10 +136,12 @@ class Blueprint:
         from flax import nnx
 
         from jaxrobust.network import Network
+        from jaxrobust.parameters import as_arrays
 
         structure, shapes = self._abstract
         state = jax.tree.map(lambda leaf: leaf, shapes)
-        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, dict(params)))
+        arrays = as_arrays(dict(params), self.name)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, arrays))
         return Network.from_nnx(
             nnx.merge(structure, state),
             name=self.name,

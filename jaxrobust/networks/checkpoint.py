@@ -30,6 +30,7 @@ from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.fingerprint import file_sha256, fingerprint
+from jaxrobust.parameters import nonfinite
 
 StorageType = Literal["float32", "float16"]
 
@@ -68,7 +69,12 @@ def save(
             blueprint, or a value is not finite in `dtype`.
     """
     folder = check_target(folder)
-    stored = jax.tree.map(lambda leaf: _narrowed(leaf, dtype), dict(params))
+    stored = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _narrowed(
+            jax.tree_util.keystr(path, simple=True, separator="/"), leaf, dtype
+        ),
+        dict(params),
+    )
     _check_shapes(stored, blueprint)
     with _written_beside(folder) as new:
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
@@ -221,11 +227,13 @@ def _written_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _narrowed(leaf: Any, dtype: StorageType) -> np.ndarray:
+def _narrowed(path: str, leaf: Any, dtype: StorageType) -> np.ndarray:
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
         array = np.asarray(leaf).astype(dtype)
-    if not np.isfinite(array).all():
-        raise SpecificationError(f"the parameters hold values that are not finite as {dtype}")
+    if wrong := nonfinite(array):
+        raise SpecificationError(
+            f"{path} holds {wrong:,} of {array.size:,} values that are not finite as {dtype}"
+        )
     return array
 
 

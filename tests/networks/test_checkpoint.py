@@ -96,9 +96,26 @@ def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
     params = random_params()
     params["fc8"]["bias"][0] = 70_000
     checkpoint.save(tmp_path / "saved", BLUEPRINT, params, source=SOURCE)
-    with pytest.raises(SpecificationError, match="not finite as float16"):
+    found = "fc8/bias holds 1 of 4 values that are not finite as float16"
+    with pytest.raises(SpecificationError, match=found):
         checkpoint.save(tmp_path / "half", BLUEPRINT, params, source=SOURCE, dtype="float16")
     assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_float64_parameters_become_float32_if_they_fit(tmp_path):
+    double = jax.tree.map(lambda leaf: leaf.astype(np.float64), random_params())
+    checkpoint.save(tmp_path / "saved", BLUEPRINT, double, source=SOURCE)
+    assert_same(checkpoint.load(tmp_path / "saved").params, random_params())
+    assert {leaf.dtype for leaf in jax.tree.leaves(BLUEPRINT.network(double).params)} == {
+        np.dtype(np.float32)
+    }
+    double["fc8"]["bias"][0] = 1e300
+    for make in (
+        lambda: checkpoint.save(tmp_path / "saved", BLUEPRINT, double, source=SOURCE),
+        lambda: BLUEPRINT.network(double),
+    ):
+        with pytest.raises(SpecificationError, match="fc8/bias holds 1 of 4 values"):
+            make()
 
 
 def test_parameters_of_another_network_are_refused(tmp_path):
