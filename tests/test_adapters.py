@@ -189,3 +189,22 @@ def test_each_adapter_names_the_right_one_for_another_frameworks_module():
     assert "PyTorch" in refusal(Network.from_nnx, MODULES[3][0], **OPTIONS)
     message = refusal(Network.from_linen, Linen(), variables["params"], **OPTIONS)
     assert "the collection params" in message and "found Dense_0" in message
+
+
+def test_a_module_may_draw_in_its_call() -> None:
+    """As a recurrent network does for the state that it starts from."""
+
+    class Recurrent(nnx.Module):
+        def __init__(self) -> None:
+            rngs = nnx.Rngs(0)
+            self.rnn = nnx.RNN(nnx.SimpleCell(3 * SIDE, 5, rngs=rngs))
+            self.fc = nnx.Linear(5, CLASSES, rngs=rngs)
+
+        def __call__(self, images: jax.Array) -> jax.Array:
+            return self.fc(self.rnn(images.reshape(len(images), SIDE, -1))[:, -1])
+
+    net = Network.from_nnx(Recurrent(), **OPTIONS)
+    assert list(net.layers) == ["rnn/cell/dense_i", "rnn/cell/dense_h", "fc"]
+    assert [layer.units for layer in net.layers.values()] == [5, 5, CLASSES]
+    assert net.layers["rnn/cell/dense_h"].loop == "scan"
+    jax.jit(net.apply)(net.params, IMAGES)

@@ -106,6 +106,9 @@ def looped(how: str) -> Network:
         elif how == "cond in scan":
             turn = lambda x, one: (lax.cond(x.sum() > 0, layer, layer, x, one), None)  # noqa: E731
             x, _ = lax.scan(turn, x, stack)
+        elif how == "unstacked":
+            for w, b in zip(jnp.unstack(stack["w"]), jnp.unstack(stack["b"]), strict=True):
+                x = layer(x, {"w": w, "b": b})
         elif how == "unrolled":
             for i in range(DEPTH):
                 x = layer(x, at(i))
@@ -156,6 +159,24 @@ def test_node_knockout_in_a_stack_silences_units(make: Callable[[], Network]) ->
     assert silent.sum() == DEPTH * WIDTH // 2 and (kernel == 0).sum() == silent.sum() * WIDTH
 
 
+def test_kernels_that_are_put_together_keep_their_units() -> None:
+    def apply(params: Any, images: Array) -> Array:
+        both = jnp.concatenate([params["one"]["v"], params["two"]["v"]], 1)
+        x = images.mean((1, 2)) @ both
+        stack = jnp.stack([params[name]["v"] for name in ("three", "four")])
+        x, _ = lax.scan(lambda x, kernel: (jnp.tanh(x @ kernel.T), None), x, stack)
+        return x @ params["head"]["w"]
+
+    shapes = {"one": (3, 2), "two": (3, 4), "three": (6, 6), "four": (6, 6)}
+    params = {name: {"v": jnp.ones(shape)} for name, shape in shapes.items()}
+    params["head"] = {"w": jnp.ones((6, CLASSES))}
+    layers = Network(apply, params, name="joined", preprocessing=PREPROCESSING).layers
+    assert [layers[name].units for name in shapes] == [2, 4, 6, 6]
+    found = [(layers[name].leaves[0].output_axes, layers[name].depths) for name in shapes]
+    assert found == [((1,), 0), ((1,), 0), ((0,), 0), ((0,), 0)]
+    assert not any(leaf.assumed for layer in layers.values() for leaf in layer.leaves)
+
+
 def stacked_along_the_second_axis(params: Any, images: Array) -> Array:
     def turn(x: Array, one: Any) -> tuple[Array, None]:
         return jnp.tanh(x @ one["w"] + one["b"][None]), None
@@ -195,7 +216,8 @@ def test_units_are_numbered_alike_in_kernel_and_bias(
 
 
 @pytest.mark.parametrize(
-    "how", ["scan", "scan from zero", "indices", "fori", "while", "cond in scan", "unrolled"]
+    "how",
+    ["scan", "scan from zero", "indices", "fori", "while", "cond in scan", "unrolled", "unstacked"],
 )
 def test_a_stack_is_seen_however_it_is_run(how: str) -> None:
     layers = looped(how).layers

@@ -47,7 +47,7 @@ def from_nnx(given: Any, call: Callable[..., Any] | None, arguments: Mapping[str
     def apply(params: Any, images: Any) -> Any:
         present = jax.tree.map(lambda leaf: leaf, shapes)
         nnx.replace_by_pure_dict(present, params)
-        return call(nnx.merge(definition, present, random), images, **arguments)
+        return call(nnx.merge(definition, present, random, copy=True), images, **arguments)
 
     return Pure(apply, nnx.to_pure_dict(state), frozen)
 

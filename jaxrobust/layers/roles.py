@@ -21,8 +21,8 @@ _ROLES: dict[str, Role] = {name: role for role, names in _NAMES.items() for name
 PRODUCTS = ("conv_general_dilated", "dot_general")
 _LOOKUPS = ("gather", "dynamic_slice")
 
-# What takes a part of an array, which still counts the same entries along the same axes.
-_PARTS = ("slice", "split", "dynamic_slice")
+# What takes a part of an array or makes it a part: its axes still count the same entries.
+_PARTS = ("slice", "split", "dynamic_slice", "pad", "concatenate")
 
 # For each axis of a value the axes of the leaf that it runs over; None where that is lost.
 Axes = tuple[tuple[int, ...], ...] | None
@@ -126,10 +126,15 @@ def _followed(equation: Equation, axes: dict[int, Axes], program: Program, outpu
         for source, target in zip(known, params["broadcast_dimensions"], strict=True):
             made[target] = source
         return tuple(made)
+    if name == "stack":
+        return (*known[: params["axis"]], (), *known[params["axis"] :])
+    if name == "unstack":
+        return known[: params["axis"]] + known[params["axis"] + 1 :]
     if name in ("reshape", "squeeze", "expand_dims"):
         return _regrouped(known, before, shape)
     if name in _PARTS:
-        return axes[sources[0]] if equation.inputs[0] == sources[0] else None
+        possible = equation.inputs if name == "concatenate" else equation.inputs[:1]
+        return axes[sources[0]] if sources[0] in possible else None
     # Element-wise: scaled, masked, normalised, flipped, of another type.
     same = next((v for v in sources if program.shapes[v].shape == shape), None)
     return None if same is None else axes[same]
