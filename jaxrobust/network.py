@@ -86,7 +86,8 @@ class Network:
         Args:
             module: called as `module(images, **arguments)`. An evaluation-mode clone of it is
                 used; the module stays as it is. Also a function of images that calls exactly one
-                module, such as `lambda images: module(images, train=False)[0]`.
+                module, such as `lambda images: module(images, train=False)[0]`; arrays that it
+                uses beside the module are constants.
             name, preprocessing, class_names, leaves_of, allow_nonfinite: see `Network`.
             call: how a module is called if not as above:
                 `call(module, images, **arguments) -> logits`.

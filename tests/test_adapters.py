@@ -136,6 +136,12 @@ OTHER = nnx.Linear(3, CLASSES, rngs=nnx.Rngs(2))
 SPLIT = nnx.split(MODULE)
 
 
+def test_a_call_that_does_not_use_the_module_that_it_is_given_is_refused() -> None:
+    for call in (lambda module, images: MODULE(images, train=False), helper, "text", MODULE):
+        message = refusal(Network.from_nnx, MODULE, **OPTIONS, call=call)
+        assert "call must be a function that uses the module which it is given" in message
+
+
 class Linen(flax.linen.Module):
     @flax.linen.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -201,7 +207,8 @@ def test_a_module_may_draw_in_its_call() -> None:
             self.fc = nnx.Linear(5, CLASSES, rngs=rngs)
 
         def __call__(self, images: jax.Array) -> jax.Array:
-            return self.fc(self.rnn(images.reshape(len(images), SIDE, -1))[:, -1])
+            rows: Any = self.rnn(images.reshape(len(images), SIDE, -1))
+            return self.fc(rows[:, -1])
 
     net = Network.from_nnx(Recurrent(), **OPTIONS)
     assert list(net.layers) == ["rnn/cell/dense_i", "rnn/cell/dense_h", "fc"]

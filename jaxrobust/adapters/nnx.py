@@ -56,8 +56,15 @@ def _module_and_call(given: Any, call: Callable[..., Any] | None) -> tuple[Any, 
     """The module, and `call(module, images, …)`."""
     from flax import nnx
 
+    if isinstance(given, nnx.Module) and call is None:
+        return given, lambda module, images, **options: module(images, **options)
     if isinstance(given, nnx.Module):
-        return given, call or (lambda module, images, **options: module(images, **options))
+        if not callable(call) or next(_held(call), None) is not None:
+            raise SpecificationError(
+                "call must be a function that uses the module which it is given, and no other, so "
+                "that parameters are no constants: call=lambda module, images: module(images)"
+            )
+        return given, call
     if is_module(given) or not callable(given) or call is not None:
         raise SpecificationError(f"from_nnx needs a Flax NNX module, not {described(given)}")
     found = list(_held(given))
@@ -69,7 +76,7 @@ def _module_and_call(given: Any, call: Callable[..., Any] | None) -> tuple[Any, 
             f"it: {names:.120}; {_WAY}"
         )
     (module,) = modules
-    if list(_held(_exchanged(given, module, _nothing))):
+    if next(_held(_exchanged(given, module, _nothing)), None) is not None:
         raise SpecificationError(
             f"from_nnx was given a function that reaches its {type(module).__name__} through "
             f"another object, so that its parameters would be constants: {_WAY}"
