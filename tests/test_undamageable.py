@@ -145,3 +145,18 @@ def test_parameters_alone_are_refused_by_name_too() -> None:
     params = jax.tree.map(jnp.asarray, network(KERNELS["int8"][0]).params)
     message = refusal(jr.perturb, params, "weight_noise", layer="quant", strength=1)
     assert message == "layer quant can't be damaged: its w holds int8, not floats"
+
+
+def test_frozen_and_unused_layers_are_no_layers_and_named_as_such() -> None:
+    params = {name: {"w": jnp.ones((3, 3))} for name in ("one", "two", "three")}
+    net = Network(
+        lambda p, x: x.mean((1, 2)) @ p["one"]["w"] @ p["two"]["w"],
+        params,
+        name="small",
+        preprocessing=PREPROCESSING,
+        frozen=["two/w"],
+    )
+    assert list(net.layers) == ["one"]
+    assert "layer two can't be damaged: two/w is frozen" in refusal(select, net.layers, "two")
+    message = refusal(jr.perturb, net, "weight_noise", layer=["one", "three"], strength=1)
+    assert message == "layer three can't be damaged: the network's answer does not depend on it"

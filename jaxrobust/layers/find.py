@@ -65,30 +65,28 @@ def layer_table(
     inside = opened(program) if program else None
     found = {path: leaf_uses(inside, v) for path, v in variables.items()} if inside else None
 
-    table = []
+    table, others = [], {}
     for name, paths in members.items():
         leaves, fixed = _leaves(name, paths, values, found, frozen, collections)
         if leaves or fixed:
             table.append(_layer(name, leaves, fixed, found or {}))
+        elif found is None or any(found[path] for path in paths):
+            others[name] = f"{', '.join(paths[:3])} {'is' if len(paths) == 1 else 'are'} frozen"
+        else:
+            others[name] = "the network's answer does not depend on it"
     if not any(layer.leaves for layer in table):
         why = "".join(f"; {layer.name}: {layer.refusal}" for layer in table[:3])
         raise SpecificationError(
             f"the network has no float parameters that its answer depends on{why}"
         )
     if program is None or inside is None or found is None:
-        return LayerTable(table)
+        return LayerTable(table, others)
     first = {path: uses[0].position for path, uses in found.items() if uses}
     table.sort(
         key=lambda each: min(first[x.path] for x in each.leaves + each.fixed if x.path in first)
     )
-    return LayerTable(
-        _with_outputs(
-            table,
-            program,
-            inside,
-            {name: [variables[path] for path in paths] for name, paths in members.items()},
-        )
-    )
+    owned = {name: [variables[path] for path in paths] for name, paths in members.items()}
+    return LayerTable(_with_outputs(table, program, inside, owned), others)
 
 
 def _leaves(

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.errors import SpecificationError
 from jaxrobust.layers.table import LayerTable
 
 # A name or glob, and a depth in a stack.
@@ -86,7 +86,7 @@ def _stacked(table: LayerTable, pattern: str) -> list[str]:
     found = _DEPTH.fullmatch(pattern)
     names = _named(table, found[1]) if found else []
     if found is None or not names:
-        raise SpecificationError(unknown("layer", pattern, table))
+        return [table[pattern].name]  # it says why not
     depths = [name for name in names if table[name].depths] or names
     every = found[2] == "*"
     return [

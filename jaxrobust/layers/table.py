@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -213,10 +214,17 @@ class LayerTable(Mapping[str, Layer]):
     """The layers of a network by name, in order of first use; prints as a table.
 
     Beside the layers that it lists it knows those that are stacked in one: `blocks/fc[1]`.
+
+    Args:
+        layers: in order.
+        others: names of parameters that are no layers here, each with the reason.
     """
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
+    def __init__(
+        self, layers: Iterable[Layer], others: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._layers = {layer.name: layer for layer in layers}
+        self._others = others
         self._depths: dict[str, Layer] = {}
 
     def __getitem__(self, name: str) -> Layer:
@@ -224,6 +232,8 @@ class LayerTable(Mapping[str, Layer]):
             return self._layers[name]
         if name not in self._depths:
             found = _DEPTH.fullmatch(name)
+            if name in self._others:
+                raise SpecificationError(f"layer {name} can't be damaged: {self._others[name]}")
             if found is None or found[1] not in self:
                 raise SpecificationError(unknown("layer", name, self._layers))
             self._depths[name] = self[found[1]].depth(int(found[2]))
