@@ -72,7 +72,7 @@ class SweepArguments:
         arg(
             metavar="LAYER …",
             help="names and globs, each layer damaged on its own; `all`: each layer with a kernel; "
-            "GROUP=LAYER,LAYER: these together",
+            "LAYER[1], LAYER[*]: one or each depth of a stack; GROUP=LAYER,LAYER: these together",
         ),
     ] = ("all",)
     strengths: Annotated[

@@ -118,7 +118,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-class _Inliner:
+class Inliner:
     """Numbers variables and copies equations into one list while it descends into calls.
 
     Args:
@@ -195,7 +195,7 @@ def flatten(jaxpr: Jaxpr, constants: Sequence[Any] | None = None) -> Flat:
         jaxpr: any.
         constants: the arrays that it closes over; None makes arguments of them, the first ones.
     """
-    flat = _Inliner()
+    flat = Inliner()
     held = flat.constant(constants or ())
     if constants is None:
         held = [flat.new(variable.aval) for variable in jaxpr.constvars]
@@ -218,7 +218,7 @@ def rewrite(
     Returns:
         The program, and the new equations by the `id` of the equation that they stand for.
     """
-    flat = _Inliner(program.shapes, program.constants)
+    flat = Inliner(program.shapes, program.constants)
     written: dict[int, tuple[Equation, ...]] = {}
     for equation in program.equations:
         function = instead(equation)

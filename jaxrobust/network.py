@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxrobust import adapters
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.jaxprs import Program, trace
-from jaxrobust.layers import LayerTable, layer_table, leaf_paths
+from jaxrobust.layers import LayerTable, layer_table
+from jaxrobust.parameters import as_arrays, check_finite
 from jaxrobust.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class Network:
     Attributes:
         apply: `apply(params, images) -> logits`: float32 images [n, height, width, channels] to
             logits [n, classes], for any n, each row depending on its own image only.
-        params: the parameter pytree; statistics of normalisation layers travel in it too.
+        params: the parameter pytree, of NumPy's or JAX's arrays; statistics of normalisation
+            layers travel in it too. float64 becomes float32, as which networks are computed.
         name: what results call the network.
         preprocessing: what turns an image into the network's input.
         class_names: the name of each class in the order of the logits, if known; image folders
@@ -38,6 +41,12 @@ class Network:
             which leaves belong together.
         frozen: paths of leaves that are never damaged.
         collections: the first key of every path is a Flax Linen collection.
+        allow_nonfinite: parameters may hold NaN or infinite values before any damage; otherwise
+            they are refused.
+
+    Raises:
+        SpecificationError: no function, parameters that are no finite numbers, class names that
+            are not one for each output.
 
     Example:
         >>> import jax.numpy as jnp
@@ -58,6 +67,7 @@ class Network:
     leaves_of: Mapping[str, Sequence[str]] | None = field(default=None, kw_only=True)
     frozen: Collection[str] = field(default=(), kw_only=True)
     collections: bool = field(default=False, kw_only=True)
+    allow_nonfinite: bool = field(default=False, kw_only=True)
 
     @staticmethod
     def from_nnx(
@@ -67,37 +77,36 @@ class Network:
         preprocessing: Preprocessing,
         class_names: Sequence[str] | None = None,
         leaves_of: Mapping[str, Sequence[str]] | None = None,
+        allow_nonfinite: bool = False,
+        call: Callable[..., Any] | None = None,
+        **arguments: Any,
     ) -> Network:
         """Makes a network of a Flax NNX module.
 
         Args:
-            module: called as `module(images)`. An evaluation-mode clone of it is used; the module
-                stays as it is.
-            name, preprocessing, class_names, leaves_of: see `Network`.
+            module: called as `module(images, **arguments)`. An evaluation-mode clone of it is
+                used; the module stays as it is. Also a function of images that calls exactly one
+                module, such as `lambda images: module(images, train=False)[0]`; arrays that it
+                uses beside the module are constants.
+            name, preprocessing, class_names, leaves_of, allow_nonfinite: see `Network`.
+            call: how a module is called if not as above:
+                `call(module, images, **arguments) -> logits`.
+            arguments: for the module's call, such as `train=False`.
+
+        Raises:
+            SpecificationError: no module; a function that reaches none, several, or one only
+                through other objects, so that its parameters would be constants; as `Network`.
         """
-        from flax import nnx
-
-        module = nnx.clone(module)
-        module.eval()
-        definition, weights, random, statistics = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        state = nnx.merge_state(weights, statistics)
-        frozen = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(statistics)}
-
-        shapes = jax.eval_shape(lambda: state)
-
-        def apply(params: Any, images: Any) -> Any:
-            present = jax.tree.map(lambda leaf: leaf, shapes)
-            nnx.replace_by_pure_dict(present, params)
-            return nnx.merge(definition, present, random)(images)
-
+        made = adapters.from_nnx(module, call, arguments)
         return Network(
-            apply,
-            nnx.to_pure_dict(state),
+            made.apply,
+            made.params,
             name=name,
             preprocessing=preprocessing,
             class_names=class_names,
             leaves_of=leaves_of,
-            frozen=frozen,
+            frozen=made.frozen,
+            allow_nonfinite=allow_nonfinite,
         )
 
     @staticmethod
@@ -109,6 +118,7 @@ class Network:
         preprocessing: Preprocessing,
         class_names: Sequence[str] | None = None,
         leaves_of: Mapping[str, Sequence[str]] | None = None,
+        allow_nonfinite: bool = False,
         **arguments: Any,
     ) -> Network:
         """Makes a network of a Flax Linen module and its variables.
@@ -116,26 +126,35 @@ class Network:
         Args:
             module: called as `module.apply(variables, images, **arguments)`.
             variables: all collections, `params` among them; the others are never damaged.
-            name, preprocessing, class_names, leaves_of: see `Network`.
+            name, preprocessing, class_names, leaves_of, allow_nonfinite: see `Network`.
             arguments: for the module's call, such as `train=False`.
-        """
-        from flax.linen import meta
 
-        variables = meta.unbox(dict(variables))
+        Raises:
+            SpecificationError: no Linen module, no collection `params`; as `Network`.
+        """
+        made = adapters.from_linen(module, variables, arguments)
         return Network(
-            lambda params, images: module.apply(params, images, **arguments),
-            variables,
+            made.apply,
+            made.params,
             name=name,
             preprocessing=preprocessing,
             class_names=class_names,
             leaves_of=leaves_of,
-            frozen={path for path in leaf_paths(variables) if not path.startswith("params/")},
+            frozen=made.frozen,
             collections=True,
+            allow_nonfinite=allow_nonfinite,
         )
 
     def __post_init__(self) -> None:
+        if adapters.is_module(self.apply):
+            raise SpecificationError(
+                f"a network needs a function, not {adapters.described(self.apply)}"
+            )
         if not callable(self.apply):
             raise SpecificationError(f"a network needs a function, not {self.apply!r}")
+        object.__setattr__(self, "params", as_arrays(self.params, self.name))
+        if not self.allow_nonfinite:
+            check_finite(self.params, self.name)
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise SpecificationError(
                 f"{self.name} has {self.classes} outputs, but {len(self.class_names)} class names"
@@ -212,3 +231,14 @@ class Network:
         source = source_of(images).with_classes(self.class_names, self.classes)
         pixels, labels = source.decode(0, len(source), self.preprocessing.crop)
         return self.preprocessing.normalise(pixels), labels
+
+
+def check_network(given: Any) -> Network:
+    """Makes sure that what is given for a network is one.
+
+    Raises:
+        SpecificationError: it is not; it says what makes a network of it.
+    """
+    if not isinstance(given, Network):
+        raise SpecificationError(f"a jaxrobust.Network is needed, not {adapters.described(given)}")
+    return given

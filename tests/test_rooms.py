@@ -22,6 +22,8 @@ ROOMS = (
     "preprocessing",
     "data",
     "layers",
+    "parameters",
+    "adapters",
     "network",
     "products",
     "hoist",

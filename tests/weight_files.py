@@ -119,6 +119,10 @@ def _described(value: Any, storages: dict[str, np.ndarray], old: bool) -> Any:
     """A value with each tensor in it as PyTorch pickles it; the storages are collected."""
     if isinstance(value, dict):
         return {key: _described(item, storages, old) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_described(item, storages, old) for item in value)
+    if isinstance(value, Call):
+        return Call(value.function, _described(value.arguments, storages, old))
     if not isinstance(value, Saved):
         return value
     storage = value.storage

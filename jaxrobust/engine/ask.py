@@ -28,7 +28,7 @@ from jaxrobust.engine.spec import (
 from jaxrobust.engine.state import State
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Selector
-from jaxrobust.network import Network
+from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.precision import FEWEST
 from jaxrobust.rounding import PrecisionMode
@@ -99,6 +99,7 @@ def ask(
         UserWarning: what a perturbation has to say about a layer, on the line that called the
             caller.
     """
+    check_network(network)
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     metrics, options = dict(metrics or {}), options or Options()

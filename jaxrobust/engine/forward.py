@@ -1,4 +1,4 @@
-"""The undamaged network's forward pass, in faster ways where these give what the definition does."""
+"""The undamaged network's forward pass, in faster ways where these give what it defines."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def make_plan(
     size = options.images_per_step or size
 
     leaves = [leaf for layer in layers for leaf in layer.leaves]
-    per_trial = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    per_trial = sum(leaf.nbytes for leaf in leaves)
     held = max(memory // 8 // per_trial, 1)
     trials = min(
         1 if _one_by_one(layers) else fit // size or 1,

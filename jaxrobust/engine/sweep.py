@@ -26,7 +26,7 @@ from jaxrobust.engine.spec import DEFAULT_BLOCK, Grid, Keep, Metric, check_block
 from jaxrobust.errors import SpecificationError
 from jaxrobust.hosts import Processes
 from jaxrobust.layers import Selector
-from jaxrobust.network import Network
+from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.results import sum_blocks
 from jaxrobust.rounding import PrecisionMode, check_mode
@@ -69,8 +69,9 @@ def sweep(
         network: what is damaged.
         images: whatever `jaxrobust.images` takes, or a slice of what it gives.
         perturbations: names, import paths `module:attribute`, or `Perturbation` objects.
-        layers: "all" (each layer with a kernel of rank 2 or more), names, globs, or a mapping
-            from a group's name to layers that are damaged together.
+        layers: "all" (each layer with a kernel of rank 2 or more), names, globs, one depth of a
+            stack of layers (`blocks/fc[1]`), or a mapping from a group's name to layers that are
+            damaged together.
         strengths: a grid for all perturbations (numbers, or `start:stop:step` with both ends),
             a mapping from a perturbation's name to its grid, or None for the default grids.
         seeds: independent random draws per cell, with indices 0 … seeds - 1; 5 by default.
@@ -113,7 +114,8 @@ def sweep(
     Warns:
         UserWarning: the undamaged network is no better than chance, or gives probabilities; what
             a perturbation has to say about a layer, such as node knockout before batch
-            normalisation; a damaged checkpoint, instead of which the one before was used.
+            normalisation; layers that "all" leaves out because their kernels are no floats; a
+            damaged checkpoint, instead of which the one before was used.
     """
     keep_compiled_programs()
     processes = Processes.of_this_job()
@@ -221,6 +223,7 @@ def evaluate(
     Warns:
         UserWarning: top-1 accuracy is no better than chance, or outputs are probabilities.
     """
+    check_network(network)
     source = source_of(images)
     if len(source) == 0:
         raise SpecificationError(f"no images in {source.name}")

@@ -66,7 +66,7 @@ class Target:
     def leaf_bytes(self) -> int:
         """Bytes of the leaves that one trial damages."""
         leaves = [leaf for layer in self.layers for leaf in layer.leaves]
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        return sum(leaf.nbytes for leaf in leaves)
 
     def kept_bytes(self, images: int) -> int:
         """Bytes of what the undamaged network hands on to the trials."""

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.jaxprs import Program, dependents
-from jaxrobust.layers.roles import LOOPS, PRODUCTS, Use, leaf_uses, make_leaf
+from jaxrobust.layers.loops import Opened, opened
+from jaxrobust.layers.roles import PRODUCTS, Use, leaf_uses, make_leaf
 from jaxrobust.layers.table import Layer, LayerTable, Leaf
 
 
@@ -61,40 +62,100 @@ def layer_table(
     values = dict(zip(paths, jax.tree.leaves(params), strict=True))
     members = _members(values, layers, collections)
     variables = dict(zip(values, program.parameters, strict=True)) if program else {}
-    found: dict[str, list[Use]] = {}
-    if program is not None:
-        from_images = dependents(program.equations, [program.images])
-        found = {path: leaf_uses(program, v, from_images) for path, v in variables.items()}
-    first = {path: uses[0].position for path, uses in found.items() if uses}
+    inside = opened(program) if program else None
+    found = {path: leaf_uses(inside, v) for path, v in variables.items()} if inside else None
 
-    table = []
+    table, others = [], {}
     for name, paths in members.items():
-        leaves = []
-        for path in paths:
-            value = values[path] if hasattr(values[path], "dtype") else jnp.asarray(values[path])
-            if jnp.issubdtype(value.dtype, jnp.floating) and math.prod(value.shape):
-                short = path.removeprefix(name + "/").removeprefix(name + ".")
-                short = path.rsplit("/", 1)[-1] if collections or short == path else short
-                leaves.append(make_leaf(short, path, value, found.get(path), path in frozen))
-        if len({leaf.name for leaf in leaves}) < len(leaves):  # names tell random draws apart
-            leaves = [replace(leaf, name=leaf.path) for leaf in leaves]
-        damageable = [leaf for leaf in leaves if leaf.role != "statistic"]
-        if damageable and (not program or any(leaf.path in first for leaf in damageable)):
-            damageable.sort(key=lambda leaf: (leaf.role != "kernel", leaf.path))
-            uses = [use for leaf in damageable for use in found.get(leaf.path, [])]
-            count = max(
-                round(sum(1 / u.parts for u in found.get(x.path, ()) if u.primitive in PRODUCTS))
-                for x in damageable
-            )
-            loop = next((use.primitive for use in uses if use.primitive in LOOPS), None)
-            table.append(Layer(name, tuple(damageable), uses=max(count, 1), loop=loop))
-    if not table:
-        raise SpecificationError("the network has no float parameters that its answer depends on")
-    if program is None:
-        return LayerTable(table)
-    table.sort(key=lambda layer: min(first[x.path] for x in layer.leaves if x.path in first))
-    statistics = {name: [variables[path] for path in paths] for name, paths in members.items()}
-    return LayerTable(_with_outputs(table, program, statistics))
+        leaves, fixed = _leaves(name, paths, values, found, frozen, collections)
+        if leaves or fixed:
+            table.append(_layer(name, leaves, fixed, found or {}))
+        elif found is None or any(found[path] for path in paths):
+            others[name] = f"{', '.join(paths[:3])} {'is' if len(paths) == 1 else 'are'} frozen"
+        else:
+            others[name] = "the network's answer does not depend on it"
+    if not any(layer.leaves for layer in table):
+        why = "".join(f"; {layer.name}: {layer.refusal}" for layer in table[:3])
+        raise SpecificationError(
+            f"the network has no float parameters that its answer depends on{why}"
+        )
+    if program is None or inside is None or found is None:
+        return LayerTable(table, others)
+    first = {path: uses[0].position for path, uses in found.items() if uses}
+    table.sort(
+        key=lambda each: min(first[x.path] for x in each.leaves + each.fixed if x.path in first)
+    )
+    owned = {name: [variables[path] for path in paths] for name, paths in members.items()}
+    return LayerTable(_with_outputs(table, program, inside, owned), others)
+
+
+def _leaves(
+    layer: str,
+    paths: Sequence[str],
+    values: Mapping[str, Any],
+    found: Mapping[str, list[Use]] | None,
+    frozen: Collection[str],
+    collections: bool,
+) -> tuple[list[Leaf], list[Leaf]]:
+    """The damageable leaves of a layer, kernels first, and those that can't be damaged.
+
+    None of either if the network uses none of them.
+    """
+    floats, fixed = [], []
+    for path in paths:
+        value = values[path] if hasattr(values[path], "dtype") else jnp.asarray(values[path])
+        short = path.removeprefix(layer + "/").removeprefix(layer + ".")
+        short = path.rsplit("/", 1)[-1] if collections or short == path else short
+        uses = None if found is None else found[path]
+        is_float = jnp.issubdtype(value.dtype, jnp.floating) and math.prod(value.shape) > 0
+        # A variable of another kind than parameters may still be a layer's kernel.
+        leaf = make_leaf(short, path, value, uses, is_float and path in frozen)
+        (floats if is_float else fixed).append(leaf)
+    if len({leaf.name for leaf in floats}) < len(floats):  # names tell random draws apart
+        floats = [replace(leaf, name=leaf.path) for leaf in floats]
+    made = [leaf for leaf in floats if leaf.role != "statistic"]
+    if found is not None:
+        fixed = [leaf for leaf in fixed if found[leaf.path]]
+        made = made if any(found[leaf.path] for leaf in made) else []
+    made.sort(key=lambda leaf: (leaf.role != "kernel", leaf.path))
+    return made, fixed
+
+
+def _layer(
+    name: str, leaves: list[Leaf], fixed: list[Leaf], found: Mapping[str, list[Use]]
+) -> Layer:
+    """A layer without its output; one whose kernel can't be damaged has only fixed leaves."""
+    refusal = _refusal(leaves, fixed)
+    if refusal:
+        leaves, fixed = [], leaves + fixed
+    uses = {leaf.path: found.get(leaf.path, []) for leaf in leaves + fixed}
+    counts = [
+        round(sum(1 / use.parts for use in each if use.primitive in PRODUCTS))
+        for each in uses.values()
+    ]
+    loop = next((use.loop for each in uses.values() for use in each if use.loop), None)
+    return Layer(
+        name,
+        tuple(leaves),
+        uses=max(*counts, 1),
+        loop=loop,
+        fixed=tuple(fixed),
+        refusal=refusal,
+    )
+
+
+def _refusal(leaves: Sequence[Leaf], fixed: Sequence[Leaf]) -> str:
+    """Why a layer can't be damaged: most of it is no float; "" if it can.
+
+    Beside a float kernel there may be a mask of its size, or a smaller table of whole numbers.
+    """
+    largest = max((leaf.size for leaf in leaves if leaf.role == "kernel"), default=-1)
+    why = next((x for x in fixed if x.role == "kernel" and x.size > largest), None)
+    if why is None and not leaves:
+        why = fixed[0]
+    if why is None:
+        return ""
+    return f"its {why.name} {'is empty' if not why.size else f'holds {why.dtype}, not floats'}"
 
 
 def _members(
@@ -117,37 +178,26 @@ def _members(
 
 
 def _with_outputs(
-    table: list[Layer], program: Program, variables: Mapping[str, list[int]]
+    table: list[Layer], program: Program, inside: Opened, variables: Mapping[str, list[int]]
 ) -> list[Layer]:
     """Adds each layer's output variable and the normalisation that follows it.
 
     A layer's own equations are those that mix what depends on the images with something that
-    depends on the layer's parameters alone; the last of them makes its output. Behind it, every
-    variable remembers which layers' outputs it was last computed from.
+    depends on the layer's parameters alone; the last of them makes its output.
     """
-    from_images = dependents(program.equations, [program.images])
+    equations = inside.program.equations
     owners: dict[int, set[str]] = {}
     for layer in table:
-        for variable in dependents(program.equations, variables[layer.name]) - from_images:
+        for variable in dependents(equations, variables[layer.name]) - inside.from_images:
             owners.setdefault(variable, set()).add(layer.name)
-    output: dict[str, int] = {}
-    origin: dict[int, set[str]] = {program.images: {""}}
-    inputs: dict[str, set[str]] = {}
-    for equation in program.equations:
-        if not from_images.intersection(equation.reads):
-            continue
-        before = {name for v in equation.reads for name in origin.get(v, ())}
-        owned = {name for v in equation.reads for name in owners.get(v, ())}
-        for name in owned:
-            output[name] = equation.outputs[0]
-            inputs.setdefault(name, set()).update(before - {name})
-        origin |= dict.fromkeys(equation.outputs, owned or before)
+    output, inputs = _flow(inside, owners)
     by_name = {layer.name: layer for layer in table}
     followers: dict[str, tuple[Leaf, ...]] = {}
     for name, sources in inputs.items():
         if by_name[name].kernel is None and len(sources) == 1:
             (source,) = sources
             followers[source] = followers.get(source, ()) + by_name[name].leaves
+    known = {variable for equation in program.equations for variable in equation.outputs}
     finished = []
     for layer in table:
         made = output.get(layer.name)
@@ -156,8 +206,37 @@ def _with_outputs(
             replace(
                 layer,
                 normalisation=tuple(leaf for leaf in after if leaf.units == layer.units),
-                output=made,
-                output_shape=None if made is None else program.shapes[made].shape[1:],
+                output=made if made in known else None,
+                output_shape=None if made is None else inside.program.shapes[made].shape[1:],
             )
         )
     return finished
+
+
+def _flow(
+    inside: Opened, owners: Mapping[int, set[str]]
+) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Each layer's output, and the layers from whose outputs it was computed.
+
+    Every variable remembers which layers' outputs it was last computed from; what a loop carries,
+    also those of the turn before.
+    """
+    output: dict[str, int] = {}
+    inputs: dict[str, set[str]] = {}
+    turned: dict[int, set[str]] = {}
+    while True:
+        origin: dict[int, set[str]] = {inside.program.images: {""}}
+        for equation in inside.program.equations:
+            if inside.from_images.isdisjoint((*equation.reads, *equation.outputs)):
+                continue
+            before = {name for v in equation.reads for name in origin.get(v, ())}
+            before |= turned.get(equation.outputs[0], set())
+            owned = {name for v in equation.reads for name in owners.get(v, ())}
+            for name in owned:
+                output[name] = equation.outputs[0]
+                inputs.setdefault(name, set()).update(before - {name})
+            origin |= dict.fromkeys(equation.outputs, owned or before)
+        later = {taken: origin.get(given, set()) for taken, given in inside.fed_back}
+        if later == turned:
+            return output, inputs
+        turned = later

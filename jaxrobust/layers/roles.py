@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from jaxrobust.jaxprs import Equation, Program
+from jaxrobust.layers.loops import LOOPS, Opened
 from jaxrobust.layers.table import Leaf, Role
 
 _NAMES: dict[Role, tuple[str, ...]] = {
@@ -19,9 +18,11 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     "statistic": ("mean", "var", "variance", "running_mean", "running_var"),
 }
 _ROLES: dict[str, Role] = {name: role for role, names in _NAMES.items() for name in names}
-LOOPS = ("scan", "while", "cond")
 PRODUCTS = ("conv_general_dilated", "dot_general")
 _LOOKUPS = ("gather", "dynamic_slice")
+
+# What takes a part of an array or makes it a part: its axes still count the same entries.
+_PARTS = ("slice", "split", "dynamic_slice", "pad", "concatenate")
 
 # For each axis of a value the axes of the leaf that it runs over; None where that is lost.
 Axes = tuple[tuple[int, ...], ...] | None
@@ -32,72 +33,81 @@ class Use:
     """An equation in which a leaf, or what was made of it, meets what depends on the images.
 
     Attributes:
-        position: of the equation in the program.
+        position: of the equation in the opened program.
         primitive: its name.
-        output_axes: axes of the leaf that a product or a scan leaves standing, if known.
+        loop: the loop in which it stands, if any.
+        output_axes: axes of the leaf that a product leaves standing, or else all that are left, in
+            the order in which they come; () if that is not known.
+        dropped: axes of the leaf of which one entry is used here, as of a stack of layers.
         groups: feature groups of a convolution.
-        parts: into how many convolutions, one for each group, its use is cut.
+        parts: into how many products, one for each group or layer of a stack, its use is cut.
     """
 
     position: int
     primitive: str
-    output_axes: tuple[int, ...] | None
+    loop: str | None = None
+    output_axes: tuple[int, ...] = ()
+    dropped: tuple[int, ...] = ()
     groups: int = 1
     parts: int = 1
 
 
-def leaf_uses(program: Program, leaf: int, from_images: Collection[int]) -> list[Use]:
+def leaf_uses(opened: Opened, leaf: int) -> list[Use]:
     """Follows a leaf through equations on parameters to those that use it, in order.
 
     Args:
-        program: the traced network.
+        opened: the traced network, its loops open.
         leaf: the leaf's variable.
-        from_images: the variables that depend on the images.
     """
+    program = opened.program
     axes: dict[int, Axes] = {leaf: tuple((i,) for i in range(len(program.shapes[leaf].shape)))}
     uses = []
     for position, equation in enumerate(program.equations):
         if axes.keys().isdisjoint(equation.reads):
             continue
-        if any(variable in from_images for variable in equation.outputs):
+        if any(variable in opened.from_images for variable in equation.outputs):
             for argument, variable in enumerate(equation.inputs):
                 if isinstance(variable, int) and variable in axes:
-                    use = _use(position, equation, argument, axes[variable])
-                    uses.append(_in_groups(use, program, leaf, variable))
+                    use = Use(position, equation.primitive, opened.loops[position])
+                    known = axes[variable]
+                    if known is not None:
+                        shapes = program.shapes[leaf].shape, program.shapes[variable].shape
+                        use = _described(use, equation, argument, known, *shapes)
+                    uses.append(use)
         else:
             for variable in equation.outputs:
                 axes[variable] = _followed(equation, axes, program, variable)
     return uses
 
 
-def _use(position: int, equation: Equation, argument: int, axes: Axes) -> Use:
-    name, params = equation.primitive, equation.params
-    kept: Sequence[tuple[int, ...]] = ()
-    groups = 1
-    if axes is None:
-        pass
-    elif name == "conv_general_dilated" and argument == 1:
-        groups = params["feature_group_count"]
-        kept = (axes[params["dimension_numbers"].rhs_spec[0]],)
-    elif name == "dot_general":
-        contracted = params["dimension_numbers"][0][argument]
-        kept = [axis for i, axis in enumerate(axes) if i not in contracted]
-    elif name == "scan" and len(params["jaxpr"].in_avals[argument].shape) < len(axes):
-        kept = (axes[0], axes[-1])  # one layer after the other along the first axis
-    outputs = tuple(sorted({axis for merged in kept for axis in merged}))
-    return Use(position, name, outputs or None, groups)
-
-
-def _in_groups(use: Use, program: Program, leaf: int, operand: int) -> Use:
-    """Counts the groups of a convolution that is written as one convolution for each."""
-    if use.primitive != "conv_general_dilated" or not use.output_axes:
-        return use
-    shape = program.shapes[leaf].shape
-    outputs = math.prod(shape[axis] for axis in use.output_axes)
-    numbers = program.equations[use.position].params["dimension_numbers"]
-    used = program.shapes[operand].shape[numbers.rhs_spec[0]]
-    parts = outputs // used
-    return replace(use, groups=use.groups * parts, parts=parts)
+def _described(
+    use: Use,
+    equation: Equation,
+    argument: int,
+    axes: tuple[tuple[int, ...], ...],
+    shape: Sequence[int],
+    operand: Sequence[int],
+) -> Use:
+    """What an equation does with the axes of a leaf of some shape, made into an operand."""
+    params = equation.params
+    present = {axis for merged in axes for axis in merged}
+    dropped = tuple(axis for axis, n in enumerate(shape) if n > 1 and axis not in present)
+    kept, groups = list(axes), 1
+    if use.primitive == "conv_general_dilated":
+        numbers = params["dimension_numbers"]
+        kept = [axes[numbers.rhs_spec[0]]] if argument == 1 else []
+        # Groups may be written as one convolution for each.
+        cut = math.prod(shape[axis] for axis in sum(kept, ())) // max(
+            operand[numbers.rhs_spec[0]], 1
+        )
+        groups = params["feature_group_count"] * max(cut, 1)
+    elif use.primitive == "dot_general":
+        contracted, batch = (each[argument] for each in params["dimension_numbers"])
+        free = [i for i in range(len(axes)) if i not in (*contracted, *batch)]
+        kept = [axes[i] for i in (*batch, *free)]
+    outputs = tuple(dict.fromkeys(axis for merged in kept for axis in merged))
+    parts = max(math.prod(shape) // max(math.prod(operand), 1), 1)
+    return replace(use, output_axes=outputs, dropped=dropped, groups=groups, parts=parts)
 
 
 def _followed(equation: Equation, axes: dict[int, Axes], program: Program, output: int) -> Axes:
@@ -105,7 +115,7 @@ def _followed(equation: Equation, axes: dict[int, Axes], program: Program, outpu
     name, params = equation.primitive, equation.params
     shape = program.shapes[output].shape
     sources = [v for v in equation.reads if axes.get(v) is not None]
-    if not sources or name in (*PRODUCTS, *LOOPS, *_LOOKUPS):
+    if not sources or name in (*PRODUCTS, *LOOPS, "gather"):
         return None
     before = program.shapes[sources[0]].shape
     known = axes[sources[0]] or ()
@@ -116,10 +126,15 @@ def _followed(equation: Equation, axes: dict[int, Axes], program: Program, outpu
         for source, target in zip(known, params["broadcast_dimensions"], strict=True):
             made[target] = source
         return tuple(made)
+    if name == "stack":
+        return (*known[: params["axis"]], (), *known[params["axis"] :])
+    if name == "unstack":
+        return known[: params["axis"]] + known[params["axis"] + 1 :]
     if name in ("reshape", "squeeze", "expand_dims"):
         return _regrouped(known, before, shape)
-    if name in ("slice", "split"):  # a part of an axis still counts that axis's entries
-        return axes[sources[0]]
+    if name in _PARTS:
+        possible = equation.inputs if name == "concatenate" else equation.inputs[:1]
+        return axes[sources[0]] if sources[0] in possible else None
     # Element-wise: scaled, masked, normalised, flipped, of another type.
     same = next((v for v in sources if program.shapes[v].shape == shape), None)
     return None if same is None else axes[same]
@@ -150,15 +165,35 @@ def make_leaf(name: str, path: str, value: Any, uses: Sequence[Use] | None, froz
         uses: from `leaf_uses`; None without a program, when name and rank decide.
         frozen: it is never damaged.
     """
-    rank = len(value.shape)
+    shape = tuple(value.shape)
+    rank = len(shape)
     role = _role(name, rank, uses, frozen)
-    axes, groups, assumed = tuple(range(rank)), 1, False
-    if role == "kernel":
-        use = next((use for use in uses or () if use.output_axes), None)
-        axes = use.output_axes if use and use.output_axes else (rank - 1,)
-        groups, assumed = use.groups if use else 1, uses is not None and use is None
-    dtype = np.dtype(value.dtype)
-    return Leaf(name, path, tuple(value.shape), dtype, role, axes, groups, assumed, value)
+    stack = _stack(shape, uses or ())
+    products = [use for use in uses or () if use.primitive in PRODUCTS]
+    use = next((x for x in (products if role == "kernel" else uses or ()) if x.output_axes), None)
+    # Each layer of a stack has units of its own.
+    axes = tuple(dict.fromkeys((*stack, *(use.output_axes if use else ()))))
+    if role != "kernel":
+        axes += tuple(axis for axis in range(rank) if axis not in axes)
+    elif use is None:
+        axes = (rank - 1,)
+    assumed = role == "kernel" and uses is not None and use is None
+    groups = use.groups if use and role == "kernel" else 1
+    return Leaf(name, path, shape, value.dtype, role, axes, groups, assumed, stack, value=value)
+
+
+def _stack(shape: Sequence[int], uses: Sequence[Use]) -> tuple[int, ...]:
+    """The axes that count the layers of a stack: each use takes one entry, together they take all.
+
+    In a loop a use stands for many.
+    """
+    dropped = {use.dropped for use in uses if use.dropped}
+    if len(dropped) != 1:
+        return ()
+    (axes,) = dropped
+    some = [use for use in uses if use.dropped]
+    looped = any(use.loop is not None for use in some)
+    return axes if looped or len(some) >= math.prod(shape[axis] for axis in axes) else ()
 
 
 def _role(name: str, rank: int, uses: Sequence[Use] | None, frozen: bool) -> Role:

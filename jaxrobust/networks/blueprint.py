@@ -34,6 +34,23 @@ CLASS_NAMES = {
 }
 
 
+# What a description from elsewhere may ask for: the largest number of each kind, and of any other.
+# Shapes are checked against what is stored, so that these bound time and the images' memory.
+_MOST = {
+    "classes": 10**6,
+    "widths": 10**6,
+    "dense_width": 10**6,
+    "image_size": 4096,
+    "size": 4096,
+    "resize": 16_384,
+    "groups": 64,
+}
+_MOST_OTHERWISE = 1_000
+_LONGEST = 200
+# The numbers of layers among a definition's arguments.
+_LAYERS = ("blocks", "convolutions")
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """A built-in definition with its configuration, preprocessing and class names.
@@ -119,10 +136,12 @@ class Blueprint:
         from flax import nnx
 
         from jaxrobust.network import Network
+        from jaxrobust.parameters import as_arrays
 
         structure, shapes = self._abstract
         state = jax.tree.map(lambda leaf: leaf, shapes)
-        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, dict(params)))
+        arrays = as_arrays(dict(params), self.name)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, arrays))
         return Network.from_nnx(
             nnx.merge(structure, state),
             name=self.name,
@@ -155,10 +174,53 @@ class Blueprint:
             SpecificationError: If a field is unknown or missing.
         """
         needed = {one.name for one in fields(cls)}
-        if set(values) != needed:
+        if not isinstance(values, Mapping) or set(values) != needed:
             raise SpecificationError(
-                f"a network's description has the fields {', '.join(sorted(values))}; "
+                f"a network's description has the fields {', '.join(sorted(values)):.200}; "
                 f"needed: {', '.join(sorted(needed))}"
             )
+        name = values["name"]
+        if not (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST):
+            raise SpecificationError(
+                f"the network's name must be printable text of at most {_LONGEST} characters"
+            )
+        for part in ("configuration", "preprocessing"):
+            for name, value in values[part].items():
+                if not _fits(name, value):
+                    raise SpecificationError(
+                        f"{part}: {name!a:.50} is {value!a:.50}; plain values are possible, "
+                        f"numbers up to {_MOST.get(name, _MOST_OTHERWISE):,}"
+                    )
         preprocessing = Preprocessing.from_json(values["preprocessing"])
         return cls(**{**values, "preprocessing": preprocessing})
+
+    def check_layers(self, stored: int) -> None:
+        """Makes sure that no more layers are asked for than can be among so many stored arrays.
+
+        Raises:
+            SpecificationError: if they are, or if they are more than any network has.
+        """
+        asked = [self.configuration.get(name) for name in _LAYERS]
+        layers = sum(
+            count for counts in asked if isinstance(counts, list | tuple) for count in counts
+        )
+        if layers > min(stored, _MOST_OTHERWISE):
+            raise SpecificationError(
+                f"the definition {self.definition} is asked for {layers:,} layers or blocks of "
+                f"them, but {stored:,} arrays are stored; at most {_MOST_OTHERWISE:,} are possible"
+            )
+
+
+def _fits(name: Any, value: Any) -> bool:
+    """Whether a value of a description is plain and not too large."""
+    match value:
+        case None | bool():
+            return True
+        case str():
+            return len(value) <= _LONGEST
+        case int() | float():
+            return abs(value) <= _MOST.get(name, _MOST_OTHERWISE)
+        case list() | tuple():
+            flat = not any(isinstance(each, list | tuple | dict) for each in value)
+            return flat and len(value) <= _LONGEST and all(_fits(name, each) for each in value)
+    return False

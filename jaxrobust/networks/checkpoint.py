@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -29,8 +30,15 @@ from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.fingerprint import file_sha256, fingerprint
+from jaxrobust.parameters import nonfinite
 
 StorageType = Literal["float32", "float16"]
+
+# A description takes a few kilobytes.
+_LARGEST_DESCRIPTION = 4 * 2**20
+# Parameters may take as much memory as this, and for each byte on the disk so many more: equal
+# numbers are stored in almost no space.
+_FREE_BYTES, _MOST_COMPRESSED = 2**30, 100
 
 _FORMAT = "jaxrobust checkpoint 1"
 _DESCRIPTION = "network.json"
@@ -61,7 +69,12 @@ def save(
             blueprint, or a value is not finite in `dtype`.
     """
     folder = check_target(folder)
-    stored = jax.tree.map(lambda leaf: _narrowed(leaf, dtype), dict(params))
+    stored = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _narrowed(
+            jax.tree_util.keystr(path, simple=True, separator="/"), leaf, dtype
+        ),
+        dict(params),
+    )
     _check_shapes(stored, blueprint)
     with _written_beside(folder) as new:
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
@@ -104,13 +117,20 @@ def load(folder: str | PathLike[str]) -> Network:
     description = _description(folder)
     with _blaming(folder):
         blueprint = Blueprint.from_json(description["blueprint"])
-        dtype = np.dtype(description["dtype"])
-        # A target of NumPy arrays makes Orbax give NumPy arrays, on whatever devices it was saved.
-        target = {
-            path: np.broadcast_to(np.zeros((), dtype), shape)
-            for path, shape in blueprint.shapes().items()
-        }
+        dtype = description["dtype"]
+        if dtype not in get_args(StorageType):
+            raise SpecificationError(f"its dtype is {dtype!a:.50}")
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            # What is asked for is held against what is stored before anything is made or read.
+            there = checkpointer.metadata(folder / _PARAMETERS).item_metadata.tree
+            blueprint.check_layers(len(jax.tree.leaves(there)))
+            _check_shapes(there, blueprint)
+            _check_size(blueprint, np.dtype(dtype), folder)
+            # A target of NumPy arrays makes Orbax give NumPy arrays, whatever it was saved from.
+            target = {
+                path: np.broadcast_to(np.zeros((), dtype), shape)
+                for path, shape in blueprint.shapes().items()
+            }
             stored = checkpointer.restore(
                 folder / _PARAMETERS, traverse_util.unflatten_dict(target, sep="/")
             )
@@ -160,6 +180,8 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{folder} is not a checkpoint: it has no {_DESCRIPTION} beside a folder {_PARAMETERS}"
         )
     with _blaming(folder):
+        if (folder / _DESCRIPTION).stat().st_size > _LARGEST_DESCRIPTION:
+            raise SpecificationError(f"its {_DESCRIPTION} is larger than any")
         description = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
         if not isinstance(description, dict) or description.get("format") != _FORMAT:
             raise SpecificationError(f"its {_DESCRIPTION} doesn't say {_FORMAT!r}")
@@ -167,6 +189,9 @@ def _description(folder: Path) -> dict[str, Any]:
             raise SpecificationError(f"its {_DESCRIPTION} is not as it was saved")
         # Before Orbax reads them: what it makes of a damaged file is not always an error.
         for name, sha256 in description["files"].items():
+            first, *parts = PurePosixPath(name).parts
+            if first != _PARAMETERS or not parts or ".." in parts:
+                raise SpecificationError(f"its {_DESCRIPTION} names a file outside {_PARAMETERS}")
             if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
                 raise SpecificationError(f"its {name} is not as it was saved")
     return description
@@ -179,6 +204,8 @@ def _blaming(folder: Path) -> Iterator[None]:
     # A damaged folder can raise almost anything from Orbax and the libraries below it.
     except Exception as error:
         reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
+        if not reason.isprintable():  # a foreign description can say anything
+            reason = ascii(reason)[1:-1]
         raise SpecificationError(f"the checkpoint {folder} can't be used: {reason:.200}") from error
 
 
@@ -200,11 +227,13 @@ def _written_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _narrowed(leaf: Any, dtype: StorageType) -> np.ndarray:
+def _narrowed(path: str, leaf: Any, dtype: StorageType) -> np.ndarray:
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
         array = np.asarray(leaf).astype(dtype)
-    if not np.isfinite(array).all():
-        raise SpecificationError(f"the parameters hold values that are not finite as {dtype}")
+    if wrong := nonfinite(array):
+        raise SpecificationError(
+            f"{path} holds {wrong:,} of {array.size:,} values that are not finite as {dtype}"
+        )
     return array
 
 
@@ -221,6 +250,17 @@ def _check_shapes(params: Mapping[str, Any], blueprint: Blueprint) -> None:
         raise SpecificationError(
             f"parameters that don't fit the definition {blueprint.definition}: "
             f"{', '.join(wrong[:6])}{' ...' if len(wrong) > 6 else ''}"
+        )
+
+
+def _check_size(blueprint: Blueprint, dtype: np.dtype, folder: Path) -> None:
+    """Makes sure that the parameters' claimed size is one that the files can stand for."""
+    claimed = dtype.itemsize * sum(math.prod(shape) for shape in blueprint.shapes().values())
+    found = sum(x.stat().st_size for x in (folder / _PARAMETERS).rglob("*") if x.is_file())
+    if claimed > _FREE_BYTES + _MOST_COMPRESSED * found:
+        raise SpecificationError(
+            f"its parameters claim {claimed:,} bytes, of which its files of {found:,} bytes can't "
+            "hold a hundredth"
         )
 
 

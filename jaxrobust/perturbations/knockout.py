@@ -43,7 +43,7 @@ def _unit_ranks(key: Any, layer: Layer, leaves: tuple[Leaf, ...]) -> dict[str, A
                 f"has {layer.units}: nodes cannot be knocked out in both; leave the layer out, or "
                 "make it two layers with leaves_of"
             )
-    return {leaf.path: ranks.reshape(leaf.unit_shape) for leaf in leaves}
+    return {leaf.path: leaf.per_unit(ranks) for leaf in leaves}
 
 
 @perturbation("synapse_knockout", amount=entry_counts, draw=_entry_ranks, version=1)

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from os import PathLike
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxrobust.adapters import described, is_module
 from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
-from jaxrobust.network import Network
+from jaxrobust.network import Network, check_network
+from jaxrobust.parameters import as_arrays
 from jaxrobust.perturbations.base import Perturbation, decimal, find
 from jaxrobust.perturbations.trials import damage, draw
 from jaxrobust.text import aligned
@@ -40,9 +43,11 @@ def perturb(
     million.
 
     Args:
-        network: a `Network`, or a bare parameter pytree (roles then follow from names and rank).
+        network: a `Network`, or a bare parameter pytree (roles then follow from names and rank;
+            float64 becomes float32, as in a `Network`).
         perturbation: a name in the registry, an import path, or a `Perturbation`.
-        layer: a layer's name or a selector; all that it matches is damaged together.
+        layer: a layer's name, one depth of a stack (`blocks/fc[1]`) or a selector; all that it
+            matches is damaged together.
         strength: a number, a Decimal or its notation, within the perturbation's range.
         seed: the index of the random draw.
         root: the root seed.
@@ -52,7 +57,7 @@ def perturb(
 
     Raises:
         SpecificationError: an unknown perturbation or layer, a strength outside the range, a traced
-            strength of a perturbation whose `amount` needs an exact one.
+            strength of a perturbation whose `amount` needs an exact one, no network.
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,9 +68,14 @@ def perturb(
     """
     if isinstance(network, Network):
         params, table = network.params, network.layers
+    elif is_module(network) or isinstance(network, str | PathLike | type) or callable(network):
+        raise SpecificationError(
+            f"a jaxrobust.Network or its parameters are needed, not {described(network)}"
+        )
     else:  # a bare pytree, perhaps Flax Linen's, with its collections on top
         linen = isinstance(network, Mapping) and "params" in network
-        params, table = network, layer_table(network, collections=linen)
+        params = as_arrays(network, "the parameters")
+        table = layer_table(params, collections=linen)
     wanted = find(perturbation)
     damaged = _one_trial(_together(table, layer), wanted, _strength(wanted, strength), seed, root)
     leaves, structure = jax.tree.flatten(params)
@@ -153,6 +163,7 @@ def describe(
     Raises:
         SpecificationError: as `perturb`.
     """
+    check_network(network)
     wanted = find(perturbation)
     exact = _strength(wanted, strength)
     layers = _together(network.layers, layer)
@@ -161,7 +172,9 @@ def describe(
     for each in layers:
         amounts = wanted.amount(each, exact)
         for leaf in wanted.leaves(each):
-            after = np.asarray(damaged.get(leaf.path, leaf.value))
+            after = np.asarray(
+                leaf.part(damaged[leaf.path]) if leaf.path in damaged else leaf.value
+            )
             changed = int(np.count_nonzero(after != np.asarray(leaf.value)))
             rows[leaf.path] = (leaf.path, leaf.role, leaf.size, amounts[leaf.path], changed)
     notes = [wanted.warning(each) for each in layers]

@@ -200,13 +200,52 @@ def damage(
     """
     damaged: dict[str, Array] = {}
     for layer, rows in zip(layers, noise, strict=True):
-        touched = perturbation.leaves(layer)
-        shared = {leaf.path: leaf.value for leaf in touched if leaf.path not in damaged}
-        own = {leaf.path: damaged[leaf.path] for leaf in touched if leaf.path in damaged}
+        touched = {leaf.path: leaf for leaf in perturbation.leaves(layer)}
+        shared = {path: leaf.value for path, leaf in touched.items() if path not in damaged}
+        own = {
+            path: _part(leaf.place, mesh)(damaged[path]) if leaf.place else damaged[path]
+            for path, leaf in touched.items()
+            if path in damaged
+        }
         amounts = amounts_of(perturbation, layer, strengths)
         given = divided((seed_of, amounts), mesh, TRIALS)
-        damaged |= apply_program(perturbation, mesh)(shared, own, rows, *given)
+        made = apply_program(perturbation, mesh)(shared, own, rows, *given)
+        for path, part in made.items():
+            if place := touched[path].place:
+                before = damaged.get(path)
+                put = _put_back(place, before is not None, mesh)
+                made[path] = put(touched[path].whole if before is None else before, part)
+        damaged |= made
     return damaged
+
+
+def _index(place: tuple[int | None, ...]) -> tuple[Any, ...]:
+    return tuple(slice(None) if taken is None else taken for taken in place)
+
+
+@lru_cache(maxsize=4096)
+def _part(place: tuple[int | None, ...], mesh: Mesh | None) -> Callable[[Array], Array]:
+    """The compiled program that takes what lies at a place out of each trial's array."""
+    return on_mesh(lambda whole: whole[:, *_index(place)], mesh, [TRIALS], TRIALS)
+
+
+@lru_cache(maxsize=4096)
+def _put_back(
+    place: tuple[int | None, ...], own: bool, mesh: Mesh | None
+) -> Callable[[Array, Array], Array]:
+    """The compiled program that puts each trial's part back to its place in the whole array.
+
+    Args:
+        place: see `Leaf`.
+        own: each trial has a whole array of its own, [trials, …].
+        mesh: as in `damage`.
+    """
+
+    def put(whole: Array, parts: Array) -> Array:
+        return whole.at[_index(place)].set(parts)
+
+    every = jax.vmap(put, (0 if own else None, 0))
+    return on_mesh(every, mesh, [TRIALS if own else WHOLE, TRIALS], TRIALS)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 A pickle is a program for a small stack machine, and Python's own machine lets it import and call
 whatever it likes. Here the standard library's `pickletools` takes the pickle apart, and a machine
-of our own carries out only the operations that plain data need: what the pickle names is looked
-up in a table of the caller's, never imported.
+of our own carries out only the operations that data need: what the pickle names is never imported,
+the caller says what stands for it, and objects that nobody wants are skipped.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
 from jaxrobust.porting.checks import shown
@@ -19,7 +20,8 @@ _MOST_OPERATIONS = 1_000_000
 
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8".split()
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -35,16 +37,33 @@ class Stream(Protocol):
     def tell(self) -> int: ...
 
 
-def load(stream: Stream, names: Mapping[str, Any], persistent: Callable[[Any], Any]) -> Any:
-    """Reads one pickle of plain data.
+@dataclass(frozen=True)
+class Skipped:
+    """Stands for what isn't read: a class or function, and every object that it would make.
 
-    Sets come back as None, and dictionaries with the items under strings only: nothing is hashed
-    that a hostile pickle could make slow to hash.
+    Args:
+        name: What the pickle calls it.
+    """
+
+    name: str
+
+    def __call__(self, *_: object) -> Skipped:
+        return self
+
+
+Names = Callable[[str, str], Any]
+"""What stands for a name in a module; None if a pickle may not mention it."""
+
+
+def load(stream: Stream, names: Names, persistent: Callable[[Any], Any]) -> Any:
+    """Reads one pickle of data.
+
+    Sets come back as `Skipped`, and dictionaries with the items under strings only: nothing is
+    hashed that a hostile pickle could make slow to hash.
 
     Args:
         stream: Where the pickle begins; it is left where the pickle ends.
-        names: What stands for each name that the pickle may mention (`collections.OrderedDict`);
-            the functions among them are all that it can call.
+        names: The functions among what it gives are all that the pickle can call.
         persistent: Gives the object that stands for an identifier kept outside the pickle.
 
     Returns:
@@ -68,7 +87,7 @@ def load(stream: Stream, names: Mapping[str, Any], persistent: Callable[[Any], A
 class _Machine:
     """The stack, what lies below each mark on it, and the objects that the pickle has numbered."""
 
-    def __init__(self, names: Mapping[str, Any], persistent: Callable[[Any], Any]) -> None:
+    def __init__(self, names: Names, persistent: Callable[[Any], Any]) -> None:
         self.names = names
         self.persistent = persistent
         self.stack: list[Any] = []
@@ -102,8 +121,11 @@ class _Machine:
             case "TUPLE":
                 items = tuple(self.pop_to_mark())
                 self.stack.append(items)
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 self.stack.append(self.call(*self.pop(2)))
+            case "NEWOBJ_EX":
+                function, arguments, _ = self.pop(3)
+                self.stack.append(self.call(function, arguments))
             case "BINPERSID":
                 self.stack.append(self.persistent(self.stack.pop()))
             case "GLOBAL":
@@ -123,10 +145,10 @@ class _Machine:
             case "APPENDS":
                 self.extend(self.pop_to_mark())
             case "EMPTY_SET":
-                self.stack.append(None)
+                self.stack.append(Skipped("set"))
             case "FROZENSET":
                 self.pop_to_mark()
-                self.stack.append(None)
+                self.stack.append(Skipped("frozenset"))
             case "ADDITEMS" | "POP_MARK":
                 self.pop_to_mark()
             case "POP":
@@ -165,12 +187,16 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if isinstance(target, Skipped):
+            return
         if not isinstance(target, list):
             raise TypeError("only a list can be extended")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if isinstance(target, Skipped):
+            return
         if not isinstance(target, dict) or len(items) % 2:
             raise TypeError("only a dictionary has items, and each has a key and a value")
         target.update(
@@ -181,6 +207,7 @@ class _Machine:
 
     def named(self, module: Any, name: Any) -> Any:
         qualified = f"{module}.{name}" if isinstance(name, str) and isinstance(module, str) else ""
-        if qualified not in self.names:
+        found = self.names(module, name) if qualified else None
+        if found is None:
             raise ValueError(f"it asks for {shown(qualified)}, which weights don't need")
-        return self.names[qualified]
+        return found

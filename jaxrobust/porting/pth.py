@@ -13,8 +13,9 @@ from typing import IO, Any
 import numpy as np
 
 from jaxrobust.porting.checks import check_total, refusing, shown
-from jaxrobust.porting.pickles import load
-from jaxrobust.porting.tensors import NAMES, Storage, StorageType, Tensor
+from jaxrobust.porting.names import stands_for
+from jaxrobust.porting.pickles import Skipped, load
+from jaxrobust.porting.tensors import Storage, StorageType, Tensor
 from jaxrobust.porting.weights import Weights
 
 # The number with which the format before the archives begins.
@@ -48,8 +49,9 @@ def open_pth(path: Path) -> Weights:
     Both of PyTorch's formats are read: the archive (since PyTorch 1.6) and the run of pickles and
     raw storages before it. The state dictionary may be the saved object or lie in it under one of
     the usual names, such as `state_dict`; a prefix `module.` that all names have is dropped, and
-    what isn't a tensor is ignored. bfloat16 numbers are read as float32. A tensor's numbers are
-    read when it is asked for.
+    what isn't a tensor is skipped: numbers, settings, dates, paths, NumPy's arrays and random
+    states, objects of anybody's own classes. bfloat16 numbers are read as float32. A tensor's
+    numbers are read when it is asked for.
 
     Args:
         path: The file.
@@ -58,8 +60,8 @@ def open_pth(path: Path) -> Weights:
         Its tensors by the names that they have in the state dictionary.
 
     Raises:
-        SpecificationError: If the file is damaged, holds no state dictionary, or asks for
-            anything that a state dictionary does not need; nothing is ever run.
+        SpecificationError: If the file is damaged, holds no state dictionary, or names functions
+            that have no business in one; nothing is ever run.
     """
     with refusing(path, path.suffix):
         with path.open("rb") as file:
@@ -88,6 +90,11 @@ def open_pth(path: Path) -> Weights:
 def _state_dictionary(saved: Any) -> dict[str, Tensor]:
     """The tensors of the saved dictionary, or of the one that lies in it."""
     for _ in range(4):
+        if isinstance(saved, Skipped):
+            raise ValueError(
+                f"it holds an object of {shown(saved.name)}, not a dictionary of tensors: save "
+                "module.state_dict()"
+            )
         if not isinstance(saved, dict):
             raise ValueError("it does not hold a dictionary of tensors")
         for name in _NESTED_UNDER:
@@ -135,7 +142,7 @@ def _open_archive(path: Path) -> _Content:
             raise ValueError("it is not an archive that torch.save has written")
         folder = pickles[0].partition("/")[0]
         storages = _Storages()
-        saved = load(io.BytesIO(_stored(archive, members[pickles[0]])), NAMES, storages.refer)
+        saved = load(io.BytesIO(_stored(archive, members[pickles[0]])), stands_for, storages.refer)
         order = members.get(f"{folder}/byteorder")
         order = b"little" if order is None else _stored(archive, order)
         if order not in (b"little", b"big"):
@@ -190,12 +197,12 @@ def _open_pickles(path: Path) -> _Content:
     starts = {}
     with path.open("rb") as file:
         stream = _Remainder(file)
-        if load(stream, NAMES, storages.refer) != _MAGIC:
+        if load(stream, stands_for, storages.refer) != _MAGIC:
             raise ValueError("it does not begin as a file of torch.save does")
         for _ in ("the protocol's version", "the machine that saved it"):
-            load(stream, NAMES, storages.refer)
-        saved = load(stream, NAMES, storages.refer)
-        keys = load(stream, NAMES, storages.refer)
+            load(stream, stands_for, storages.refer)
+        saved = load(stream, stands_for, storages.refer)
+        keys = load(stream, stands_for, storages.refer)
         listed = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
         if not listed or sorted(keys) != sorted(storages):
             raise ValueError("the storages that it lists are not those of its tensors")

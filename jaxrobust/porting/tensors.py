@@ -158,25 +158,17 @@ def _dictionary(items: Any = ()) -> dict[str, Any]:
     return {key: value for key, value in items if isinstance(key, str)}
 
 
-def _ignored(*_: object) -> None:
-    return None
+def _default_dictionary(_: object = None, items: Any = ()) -> dict[str, Any]:
+    return _dictionary(items.items() if isinstance(items, dict) else items)
 
 
-# All that a pickle of PyTorch's may name: what state dictionaries need, then what often stands
-# beside them in a checkpoint. Nothing here is what it is called: the functions are the ones above.
-NAMES: Mapping[str, Any] = {
+# Nothing here is what it is called: the functions are the ones above.
+KNOWN: Mapping[str, Any] = {
     **_storage_types(),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "collections.OrderedDict": _dictionary,
-    "__builtin__.set": _ignored,
-    "builtins.set": _ignored,
-    "_codecs.encode": _ignored,
-    "collections.Counter": _ignored,
-    "numpy._core.multiarray.scalar": _ignored,
-    "numpy.core.multiarray.scalar": _ignored,
-    "numpy.dtype": _ignored,
-    "torch.Size": _ignored,
-    "torch.device": _ignored,
+    "collections.defaultdict": _default_dictionary,
 }

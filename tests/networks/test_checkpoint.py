@@ -1,8 +1,10 @@
 """Checkpoints: what is saved comes back, and damage never goes unnoticed."""
 
+import hashlib
 import json
 import os
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import pytest
 from flax import nnx
 
 from jaxrobust.errors import SpecificationError
-from jaxrobust.networks import checkpoint
+from jaxrobust.networks import checkpoint, zoo
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.preprocessing import Preprocessing
@@ -94,9 +96,26 @@ def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
     params = random_params()
     params["fc8"]["bias"][0] = 70_000
     checkpoint.save(tmp_path / "saved", BLUEPRINT, params, source=SOURCE)
-    with pytest.raises(SpecificationError, match="not finite as float16"):
+    found = "fc8/bias holds 1 of 4 values that are not finite as float16"
+    with pytest.raises(SpecificationError, match=found):
         checkpoint.save(tmp_path / "half", BLUEPRINT, params, source=SOURCE, dtype="float16")
     assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_float64_parameters_become_float32_if_they_fit(tmp_path):
+    double = jax.tree.map(lambda leaf: leaf.astype(np.float64), random_params())
+    checkpoint.save(tmp_path / "saved", BLUEPRINT, double, source=SOURCE)
+    assert_same(checkpoint.load(tmp_path / "saved").params, random_params())
+    assert {leaf.dtype for leaf in jax.tree.leaves(BLUEPRINT.network(double).params)} == {
+        np.dtype(np.float32)
+    }
+    double["fc8"]["bias"][0] = 1e300
+    for make in (
+        lambda: checkpoint.save(tmp_path / "saved", BLUEPRINT, double, source=SOURCE),
+        lambda: BLUEPRINT.network(double),
+    ):
+        with pytest.raises(SpecificationError, match="fc8/bias holds 1 of 4 values"):
+            make()
 
 
 def test_parameters_of_another_network_are_refused(tmp_path):
@@ -236,6 +255,81 @@ def test_a_blueprint_of_unknown_parts_is_refused():
         Blueprint.from_json({**values, "activation": "tanh"})
 
 
+def rewritten(folder, **changes):
+    """A checkpoint whose description asks for something else, with a checksum that is right."""
+    file = folder / "network.json"
+    description = json.loads(file.read_text())
+    description["blueprint"].update(changes.pop("blueprint", {}))
+    description.update(changes)
+    del description["sha256"]
+    text = json.dumps(description, sort_keys=True, ensure_ascii=True)
+    description["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    file.write_text(json.dumps(description))
+    return folder
+
+
+CONFIGURATION = BLUEPRINT.to_json()["configuration"]
+PREPROCESSING = BLUEPRINT.to_json()["preprocessing"]
+
+
+@pytest.mark.parametrize(
+    ("blueprint", "reason"),
+    [
+        ({"definition": "resnet", "configuration": {"blocks": [10**6] * 4}}, "numbers up to 1,000"),
+        ({"definition": "resnet", "configuration": {"blocks": [900] * 4}}, "3,600 layers"),
+        ({"definition": "cifar_resnet", "configuration": {"blocks": [6] * 3}}, "16 arrays"),
+        ({"definition": "vgg", "configuration": {"convolutions": [99] * 5}}, "495 layers"),
+        ({"configuration": {"widths": [10**9] * 5}}, "numbers up to 1,000,000"),
+        ({"configuration": {"widths": [10**6] * 5}}, "don't fit the definition alexnet"),
+        ({"configuration": {**CONFIGURATION, "classes": 10**6}}, "don't fit"),
+        ({"configuration": {**CONFIGURATION, "classes": 10**30}}, "numbers up to 1,000,000"),
+        ({"configuration": {**CONFIGURATION, "classes": 1e400}}, "numbers up to 1,000,000"),
+        ({"configuration": {**CONFIGURATION, "groups": 10**6}}, "numbers up to 64"),
+        ({"configuration": {**CONFIGURATION, "image_size": [10**6, 32]}}, "numbers up to 4,096"),
+        ({"configuration": {**CONFIGURATION, "conv1_padding": 10**6}}, "numbers up to 1,000"),
+        ({"configuration": {**CONFIGURATION, "conv1_stride": 0}}, "can't be used"),
+        ({"configuration": {**CONFIGURATION, "dropout": {"a": 1}}}, "plain values"),
+        ({"configuration": {**CONFIGURATION, "widths": [[1]] * 5}}, "plain values"),
+        ({"configuration": {**CONFIGURATION, "widths": [1] * 10**5}}, "plain values"),
+        ({"configuration": {**CONFIGURATION, "response_norm": "x" * 10**5}}, "plain values"),
+        ({"configuration": [1, 2]}, "can't be used"),
+        ({"preprocessing": {**PREPROCESSING, "size": [10**6, 10**6]}}, "numbers up to 4,096"),
+        ({"preprocessing": {**PREPROCESSING, "resize": 10**9}}, "numbers up to 16,384"),
+        ({"preprocessing": {**PREPROCESSING, "mean": [0.0] * 10**5}}, "plain values"),
+        ({"name": "a\x1b[2Jb"}, "printable text"),
+        ({"name": "x" * 10**5}, "printable text"),
+        ({"name": 5}, "printable text"),
+    ],
+)
+def test_what_a_foreign_description_asks_for_is_bounded(saved, blueprint, reason):
+    folder = rewritten(saved, blueprint=blueprint)
+    begin = time.perf_counter()
+    assert reason in refusal(folder)
+    assert time.perf_counter() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dtype": "S1000000000"}, "its dtype is"),
+        ({"dtype": ["float32"]}, "its dtype is"),
+        ({"files": {"/dev/zero": "0"}}, "names a file outside parameters"),
+        ({"files": {"parameters/../../secret": "0"}}, "names a file outside parameters"),
+        ({"files": {"parameters": "0"}}, "names a file outside parameters"),
+        ({"files": ["parameters/_METADATA"]}, "can't be used"),
+        ({"files": {"parameters/a\x1b[2Jb": "0"}}, "parameters/a\\x1b[2Jb is not as it was saved"),
+        ({"source": "x" * 5_000_000}, "is larger than any"),
+    ],
+)
+def test_a_foreign_description_names_nothing_else(saved, changes, reason):
+    assert reason in refusal(rewritten(saved, **changes))
+
+
+def test_parameters_that_the_files_cannot_hold_are_refused_unread(saved, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_FREE_BYTES", -(10**9))
+    assert "its parameters claim" in refusal(saved)
+
+
 @pytest.mark.slow
 def test_a_module_starts_with_weights_of_its_seed():
     first, again, other = (
@@ -262,3 +356,9 @@ def test_a_fingerprint_names_paths_shapes_types_and_values():
 def test_it_holds_no_path_of_the_machine_that_wrote_it(saved, tmp_path):
     for file in saved.rglob("*"):
         assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes()
+
+
+def test_every_network_of_the_zoo_is_within_the_bounds():
+    for entry in zoo.ZOO.values():
+        again = Blueprint.from_json(json.loads(json.dumps(entry.blueprint.to_json())))
+        again.check_layers(1_000)

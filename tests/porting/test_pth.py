@@ -1,9 +1,20 @@
 """The reader of PyTorch's files, on files written by hand and by PyTorch itself."""
 
+import argparse
+import datetime
+import decimal
+import enum
+import fractions
+import pathlib
+import random
+import re
 import struct
 import time
+import types
+import uuid
 import zipfile
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -164,7 +175,11 @@ def test_a_real_file_of_the_old_format(shared_data):
             Call(Name("builtins", "eval"), ("__import__('os').system('touch ran')",)),
             "builtins.eval",
         ),
-        (Call(Name("builtins", "getattr"), (Name("os", "system"), "x")), "builtins.getattr"),
+        (Call(Name("builtins", "getattr"), (Name("os", "system"), "x")), "os.system"),
+        (Call(Name("builtins", "getattr"), ({}, "clear")), "builtins.getattr"),
+        (Call(Name("numpy", "load"), ("x",)), "numpy.load"),
+        (Call(Name("functools", "reduce"), ()), "functools.reduce"),
+        (Call(Name("pathlib", "Path.unlink"), ("x",)), "pathlib.Path.unlink"),
         (Call(Name("torch._utils", "_rebuild_tensor_v9"), ()), "torch._utils._rebuild_tensor_v9"),
         (Call(Name("torch.hub", "load"), ("x",)), "torch.hub.load"),
         (Raw(b"\x8c\x02os\x8c\x06system\x93(X\x09\0\0\0touch rantR"), "os.system"),
@@ -219,6 +234,122 @@ def test_one_storage_cannot_stand_for_any_number_of_tensors(tmp_path, write):
     storage = np.zeros(10_000, np.float32)
     path = saved(tmp_path / "a.pth", write({f"w{i}": Saved(storage) for i in range(100)}))
     assert "its arrays claim 4,000,000 bytes" in refusal(path)
+
+
+class Config:
+    """A class of somebody's own, with one inside it."""
+
+    class Mode(enum.Enum):
+        FAST = 1
+
+    def __init__(self):
+        self.rate, self.mode = 0.1, Config.Mode.FAST
+
+
+class Settings(dict):
+    """A dictionary of somebody's own."""
+
+
+Point = namedtuple("Point", "x y")
+
+
+def linked():
+    """Two objects that refer to each other."""
+    one, other = argparse.Namespace(), argparse.Namespace()
+    one.other, other.one = other, one
+    return [one, other]
+
+
+HARMLESS = {
+    "namespace": argparse.Namespace(rate=0.1, layers=[1, 2], path=pathlib.Path("a/b")),
+    "paths": [pathlib.Path("a"), pathlib.PurePosixPath("/b"), pathlib.PureWindowsPath("c:/d")],
+    "dates": [
+        datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+        datetime.date(2020, 1, 2),
+        datetime.timedelta(seconds=1.5),
+    ],
+    "defaultdict": defaultdict(list, {"a": [1]}),
+    "nested defaultdict": defaultdict(partial(defaultdict, int), {"a": defaultdict(int, b=2)}),
+    "counter": Counter("aab"),
+    "deque": deque([1, 2], maxlen=3),
+    "ordered": OrderedDict([(1, 2), ("a", {"b": ()})]),
+    "sets": [{1, 2}, frozenset("ab"), set()],
+    "numbers": [1 + 2j, decimal.Decimal("0.1"), fractions.Fraction(1, 3), 2**100, -1.5, range(3)],
+    "bytes": [b"abc", bytearray(b"abc"), slice(1, 2)],
+    "ids": uuid.UUID(int=5),
+    "functions": [partial(int, base=2), re.compile("a+"), int, Config],
+    "arrays": [np.arange(6.0).reshape(2, 3), np.zeros(3, bool), np.asarray([None, "a"], object)],
+    "odd arrays": [
+        np.asfortranarray(np.ones((2, 3))),
+        np.asarray([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+        np.ma.masked_array([1, 2], [True, False]),
+        np.asarray(["2020-01-01"], "datetime64[D]"),
+    ],
+    "scalars": [np.float64(1), np.int32(2), np.bool_(True), np.str_("a"), np.datetime64("2020")],
+    "dtypes": [np.dtype("f4"), np.dtype("<i8"), np.float32, np.dtype([("a", "i4")])],
+    "random": [
+        np.random.RandomState(0).get_state(),
+        np.random.RandomState(0),
+        np.random.default_rng(0),
+        np.random.PCG64(1),
+        np.random.SeedSequence(2),
+        random.Random(0),
+        random.getstate(),
+    ],
+    "own classes": [Config(), Config.Mode.FAST, Point(1, 2), Settings(a=1)],
+    "in circles": linked(),
+    "simple": types.SimpleNamespace(a=1),
+}
+
+
+@FORMATS
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", HARMLESS)
+def test_other_things_beside_the_tensors_are_skipped(tmp_path, write, protocol, name):
+    import pickle
+
+    beside = Raw(pickle.dumps(HARMLESS[name], protocol)[2:-1])
+    for content in ({"w": Saved(NUMBERS), name: beside}, {name: beside, "w": Saved(NUMBERS)}):
+        weights = read_weights(saved(tmp_path / "a.pth", write(content)))
+        assert list(weights) == ["w"]
+        np.testing.assert_array_equal(weights["w"], NUMBERS)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "beside",
+    [
+        Name("torch", "float32"),
+        Name("torch", "channels_last"),
+        Call(Name("torch", "Size"), ([1, 2],)),
+        Call(Name("torch", "device"), ("cuda", 0)),
+        Call(Name("torch.serialization", "_get_layout"), ("torch.strided",)),
+        Call(Name("torch.torch_version", "TorchVersion"), ("2.1",)),
+        Call(Name("functools", "partial"), (Name("torch.nn.modules.normalization", "LayerNorm"),)),
+        Call(Name("omegaconf.dictconfig", "DictConfig"), ()),
+        Call(Name("__main__", "Config"), ({"a": Saved(NUMBERS)},)),
+        Raw(b"c__main__\nConfig\n)\x81}X\x01\0\0\0aK\x01sb"),
+    ],
+)
+def test_things_of_pytorch_and_of_other_packages_are_skipped(tmp_path, write, beside):
+    content = {"state_dict": {"w": Saved(NUMBERS)}, "beside": beside}
+    assert list(read_weights(saved(tmp_path / "a.pth", write(content)))) == ["w"]
+
+
+@FORMATS
+def test_a_default_dictionary_of_tensors_is_a_state_dictionary(tmp_path, write):
+    items = [("w", Saved(NUMBERS))]
+    content = {"state_dict": Call(Name("collections", "defaultdict"), (None, items))}
+    assert "'state_dict'" in refusal(saved(tmp_path / "a.pth", write({"state_dict": 5})))
+    assert list(read_weights(saved(tmp_path / "a.pth", write(content)))) == ["w"]
+
+
+@FORMATS
+def test_a_whole_module_is_no_state_dictionary(tmp_path, write):
+    content = Call(Name("mine.models", "Net"), ())
+    assert "an object of 'mine.models.Net', not a dictionary of tensors" in refusal(
+        saved(tmp_path / "a.pth", write(content))
+    )
 
 
 @FORMATS
