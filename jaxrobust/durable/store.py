@@ -38,6 +38,23 @@ def is_unused(folder: Path) -> bool:
     return path.is_dir() and all(".orbax-checkpoint-tmp" in each.name for each in path.iterdir())
 
 
+@contextmanager
+def without_file_locks() -> Iterator[None]:
+    """Lets checkpoints be written where the file system has no locks; a lease keeps others out.
+
+    TensorStore takes locks of its own, and Orbax offers no way to tell it not to. Should a version
+    of Orbax have this elsewhere, then saving fails, in words.
+    """
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    context = getattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", {})
+    context["file_io_locking"] = {"mode": "none"}
+    try:
+        yield
+    finally:
+        del context["file_io_locking"]
+
+
 class Store:
     """The checkpoints in a folder, of which the newest three are kept.
 
