@@ -177,7 +177,11 @@ class Store:
         path = self._folder / FOLDER
         if not is_remote(path):
             path = path.resolve()  # Orbax takes no relative path
-        return orbax.CheckpointManager(path, options=options)
+        # Else what is in the first folder that is read decides what is expected in all of them.
+        handler = orbax.PyTreeCheckpointHandler(
+            multiprocessing_options=options.multiprocessing_options
+        )
+        return orbax.CheckpointManager(path, options=options, item_handlers=handler)
 
     def _newest(self, manager: Any) -> tuple[int | None, Content | None]:
         """The number and the content of the newest checkpoint that is intact."""
