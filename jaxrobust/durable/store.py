@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -286,6 +287,14 @@ def _read(manager: Any, step: int) -> Content:
 def _silence_orbax() -> None:
     """Keeps from the user's terminal the tracebacks of what is also raised here."""
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    show = sys.unraisablehook
+
+    def hook(told: Any) -> None:
+        # A write beside one that failed outlives Orbax's event loop.
+        if str(told.exc_value) != "Event loop is closed":
+            show(told)
+
+    sys.unraisablehook = hook
 
 
 def _short(error: Exception) -> str:
