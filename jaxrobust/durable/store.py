@@ -49,11 +49,13 @@ def without_file_locks() -> Iterator[None]:
     from orbax.checkpoint._src.serialization import tensorstore_utils
 
     context = getattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", {})
+    before = dict(context)
     context["file_io_locking"] = {"mode": "none"}
     try:
         yield
     finally:
-        del context["file_io_locking"]
+        context.clear()
+        context.update(before)
 
 
 class Store:

@@ -213,9 +213,13 @@ class _Saver:
             )
 
     def _describe(self) -> None:
-        if not (self._kept.finished and is_written(self._folder)):
-            with self._writing():
-                write_record(self._folder, self._record(finished=False))
+        described = read_record(self._folder)
+        design = design_of(self._kept.spec.to_json())
+        if described and design == design_of(described["specification"]):
+            if is_written(self._folder):  # it stays, even if a checkpoint of it has to be made anew
+                return
+        with self._writing():
+            write_record(self._folder, self._record(finished=False))
 
     def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
         self._began, self._first, self._here = time.monotonic(), done, 0
@@ -270,10 +274,11 @@ class _Saver:
         """Saves and writes whatever is new."""
         written = self._processes.decide(lambda: is_written(self._folder))
         new = self._processes.gather(self._new).any()
-        if written or not (new or self._kept.finished):
+        if not new and (written or not self._kept.finished):
             return
         self._save_whole()
-        self._processes.decide(self._write)
+        if not written:
+            self._processes.decide(self._write)
 
     def _save_whole(self) -> None:
         """Saves what all processes have counted, which each of them then has."""

@@ -329,6 +329,37 @@ def test_a_wrong_result_is_not_read_as_the_sweeps(
     assert jr.open_run(run).identical(jr.open_run(whole))
 
 
+def test_a_finished_result_stays_when_its_checkpoint_has_to_be_made_anew(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(net, source, run, 5 * IMAGES)
+    sweep(net, source, run)
+    newest = max((run / FOLDER).iterdir(), key=lambda path: int(path.name))
+    truncate(newest / "default" / "manifest.ocdbt")
+    before = (run / "results.nc").read_bytes()
+    with pytest.warns(UserWarning, match="damaged or cannot be read now"):
+        interrupted(net, source, run, 15 * IMAGES)
+    assert (run / "results.nc").read_bytes() == before
+    assert jr.open_run(run).identical(jr.open_run(whole))
+    assert sweep(net, source, run).identical(jr.open_run(whole))
+    counter = Counter()
+    sweep(net, source, run, report=counter)
+    assert counter.first is None, "its checkpoint is there again"
+
+
+def test_the_table_of_cells_is_written_again(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = dict(run_dir=tmp_path, seeds=None, precision=0.3)
+    small_sweep(net, source, **arguments)
+    cells = tmp_path / "cells.csv"
+    content = cells.read_bytes()
+    truncate(cells)
+    small_sweep(net, source, **arguments)
+    assert cells.read_bytes() == content
+
+
 def test_a_result_without_checkpoints_is_not_counted_over(
     net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
 ) -> None:
@@ -554,7 +585,7 @@ def test_a_second_run_on_a_folder_is_refused(
     sweep(net, source, whole)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_where_there_are_no_locks_a_lease_keeps_others_out(
     number: int, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
 ) -> None:
