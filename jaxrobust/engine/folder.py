@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxrobust.data.source import ImageSource
 from jaxrobust.durable.interrupts import ends_in_peace
-from jaxrobust.durable.lock import locked
+from jaxrobust.durable.lock import has_locks, locked
 from jaxrobust.durable.shared import check_shared
-from jaxrobust.durable.store import FOLDER, Store
+from jaxrobust.durable.store import FOLDER, Store, without_file_locks
 from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
@@ -85,6 +85,8 @@ def saved(
         still_ours: list[Callable[[], None]] = []
         processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
+        if not has_locks(folder):
+            stack.enter_context(without_file_locks())
         processes.decide(lambda: _check_held(kept, folder, images, extend))
         saver = stack.enter_context(_Saver(kept, folder, images, save_every, processes, still_ours))
         saver.resume(extend)

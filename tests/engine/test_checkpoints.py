@@ -121,6 +121,27 @@ def test_a_checkpoint_that_cannot_be_read_for_a_moment_is_not_lost(
     assert found is not None and found[1]["number"] == 1
 
 
+def test_who_reads_while_a_run_removes_old_checkpoints_gets_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save({"a": np.arange(3)}, {"number": 0})
+    store.wait()
+    reader, read = Store(tmp_path, read_only=True), store_module._read
+
+    def late(manager: Any, step: int) -> Any:
+        if step == 0:
+            store.save({"a": np.arange(3)}, {"number": 1})
+            store.wait()
+            shutil.rmtree(tmp_path / FOLDER / "0")
+        return read(manager, step)
+
+    monkeypatch.setattr(store_module, "_read", late)
+    found = reader.load()
+    assert found is not None and found[1]["number"] == 1
+    store.close()
+
+
 def test_a_checkpoint_that_is_empty_is_no_obstacle(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save({"a": np.arange(3)}, {"number": 0})
