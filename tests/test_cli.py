@@ -259,6 +259,21 @@ def test_report_shows_a_sweep(
     assert json.loads(result.attrs["depth"])[-1] == "fc8"
 
 
+def test_any_command_that_is_interrupted_says_so_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxrobust.cli.aligned", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as caught:
+        main(["list", "networks"])
+    signal.signal(signal.SIGINT, handler)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "\njaxrobust: interrupted\n"
+
+
 @pytest.mark.parametrize("presses", [3, *(pytest.param(n, marks=SLOW) for n in (1, 2, 40))])
 def test_however_often_ctrl_c_is_pressed_a_sweep_ends_cleanly_and_keeps_what_was_done(
     presses: int, network: str, data: str, tmp_path: Path

@@ -108,7 +108,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the file system of a folder that a run has keeps locks, so far as is known."""
+    """Whether there are locks in a folder that a run is using."""
     return _probed(folder) is not None
 
 
