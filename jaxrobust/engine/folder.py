@@ -27,6 +27,7 @@ from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.hosts import Processes
+from jaxrobust.paths import is_remote
 from jaxrobust.run_folder import (
     check_belongs,
     design_of,
@@ -343,12 +344,16 @@ class _Saver:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         self._check_ours()
+        # An object store's own errors are of any kind.
+        expected = Exception if is_remote(self._folder) else OSError
         try:
             yield
-        except OSError as error:
+        except SpecificationError:
+            raise
+        except expected as error:
+            why = getattr(error, "strerror", None) or first_line(error)
             raise SpecificationError(
-                f"cannot write in {self._folder}: {error.strerror or first_line(error)}; what was "
-                "saved before is intact"
+                f"cannot write in {self._folder}: {why}; what was saved before is intact"
             ) from error
 
 
