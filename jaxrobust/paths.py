@@ -5,8 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from jaxrobust.errors import SpecificationError
+
+# Orbax finds the files of a checkpoint by a pattern that begins with the folder's name.
+_PATTERN = "*?[\\"
+_LONGEST, _BELOW = 4096, 200  # bytes of a path, and what a checkpoint's files need of them
 
 
 def path_of(text: str | Path) -> Path:
@@ -50,3 +57,28 @@ def read_file(path: Path) -> bytes:
     """The bytes of a file, as `open_file` opens it."""
     with open_file(path) as file:
         return file.read()
+
+
+def check_name(folder: str | Path) -> None:
+    """Makes sure that checkpoints can be written to a folder of this name, or of those above it.
+
+    Raises:
+        SpecificationError: in words that can be shown on any terminal.
+    """
+    text = str(folder)
+    if not is_remote(folder):
+        with suppress(ValueError):  # a null character, or what no file system takes
+            text = str(Path(folder).resolve())
+    wrong = next((f"the character {each}" for each in _PATTERN if each in text), "")
+    try:
+        if len(text.encode()) > _LONGEST - _BELOW:
+            wrong = f"more than {_LONGEST - _BELOW} bytes"
+    except UnicodeEncodeError:
+        wrong = "bytes that are not UTF-8"
+    if "\0" in text:
+        wrong = "a null character"
+    if wrong:
+        raise SpecificationError(
+            f"folder {text!r}: its whole name holds {wrong}, and Orbax, which writes checkpoints, "
+            "cannot take that: choose another name"
+        )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +18,10 @@ import jax
 import numpy as np
 
 from jaxrobust.data.source import ImageSource
-from jaxrobust.durable.lock import locked
+from jaxrobust.durable.interrupts import ends_in_peace
+from jaxrobust.durable.lock import has_locks, locked
 from jaxrobust.durable.shared import check_shared
-from jaxrobust.durable.store import Store
+from jaxrobust.durable.store import FOLDER, Store, without_file_locks
 from jaxrobust.engine.code import SweptCode
 from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
@@ -26,7 +29,16 @@ from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.hosts import Processes
-from jaxrobust.run_folder import is_written, read_record, was_counted, write_record, write_run
+from jaxrobust.paths import is_remote
+from jaxrobust.run_folder import (
+    check_belongs,
+    design_of,
+    is_written,
+    read_record,
+    was_counted,
+    write_record,
+    write_run,
+)
 
 # Several processes wait for each other when they meet: less often than they make steps.
 _MEET_EVERY = 5.0  # seconds
@@ -67,28 +79,33 @@ def saved(
         SpecificationError: the folder is in use, holds another sweep, cannot be written or is not
             the same for all processes.
         ProcessLostError: another process is gone.
+        KeyboardInterrupt: Ctrl-C was pressed while the sweep ended, which it has done then.
 
     Warns:
-        UserWarning: a checkpoint is damaged.
+        UserWarning: a checkpoint is damaged, or what else is found to be wrong in the folder.
     """
     _check_alike(kept, processes)
-    with ExitStack() as stack:
+    with ends_in_peace() as hold, ExitStack() as stack:
         still_ours: list[Callable[[], None]] = []
         processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
-        processes.decide(lambda: _check_held(kept, folder, images, code, extend))
-        saver = stack.enter_context(
-            _Saver(kept, folder, images.left_out, save_every, processes, still_ours)
-        )
+        if not has_locks(folder):
+            stack.enter_context(without_file_locks())
+        asked = _Asked(kept, folder, images, code, extend)
+        processes.decide(asked.check_held)
+        saver = stack.enter_context(_Saver(asked, save_every, processes, still_ours))
         saver.resume()
         try:
             yield saver
         except SpecificationError:  # nothing can be run, or nothing can be saved
+            hold()
             raise
         except BaseException:
+            hold()
             if processes.count == 1:
                 saver.finish()
             raise
+        hold()
         saver.finish()
 
 
@@ -102,19 +119,48 @@ def _check_alike(kept: Kept, processes: Processes) -> None:
             )
 
 
-def _check_held(
-    kept: Kept, folder: Path, images: ImageSource, code: SweptCode, extend: bool
-) -> None:
-    if not was_counted(folder):
-        return
-    record = read_record(folder)
-    try:
-        held = Specification.from_json(record["specification"])
-    except (KeyError, TypeError) as error:
-        raise SpecificationError(
-            f"{folder}/sweep.json is of another version: choose another folder"
-        ) from error
-    check_same(folder, held, kept.spec, images, code, extend, _upgraded(record))
+@dataclass(frozen=True)
+class _Asked:
+    """A sweep, and the folder that it is to be kept in: see `saved`."""
+
+    kept: Kept
+    folder: Path
+    images: ImageSource
+    code: SweptCode
+    extend: bool
+
+    def check_held(self) -> None:
+        """Makes sure that the folder holds nothing, this sweep or one that it extends."""
+        try:
+            record = read_record(self.folder) if was_counted(self.folder) else None
+        except OSError as error:
+            why = error.strerror or first_line(error)
+            raise SpecificationError(f"{self.folder} cannot be read: {why}") from error
+        if record is not None:
+            self.check_same(f"{self.folder}/sweep.json", record)
+
+    def check_same(self, what: str, record: Mapping[str, Any]) -> None:
+        """Makes sure that a record is of this sweep or of one that it extends.
+
+        Args:
+            what: where the record is from.
+            record: as `sweep.json` and checkpoints hold it.
+        """
+        try:
+            held = Specification.from_json(record["specification"])
+        except (KeyError, TypeError) as error:
+            raise SpecificationError(
+                f"{what} is of another version: choose another folder"
+            ) from error
+        check_same(
+            self.folder,
+            held,
+            self.kept.spec,
+            self.images,
+            self.code,
+            self.extend,
+            _upgraded(record),
+        )
 
 
 class _Saver:
@@ -122,16 +168,15 @@ class _Saver:
 
     def __init__(
         self,
-        kept: Kept,
-        folder: Path,
-        left_out: Sequence[str],
+        asked: _Asked,
         save_every: float,
         processes: Processes,
         still_ours: Sequence[Callable[[], None]],
     ) -> None:
-        self._still_ours = still_ours
-        self._kept, self._folder, self._left_out = kept, folder, left_out
+        self._still_ours, self._asked = still_ours, asked
+        kept, folder = self._kept, self._folder = asked.kept, asked.folder
         self._processes = processes
+        self._extends: list[str] = []  # the designs that this one has grown from
         self._save_every, self._saved_at = save_every, time.monotonic()
         self._pause = save_every
         # Trial-images that are done, all of them, those of this session and its seconds.
@@ -141,28 +186,64 @@ class _Saver:
         self._met = self._saved_at
         self._new = False  # whether anything was counted here
         self._owner = np.full(kept.state.carried.shape[:-1], NOBODY, np.int32)
-        with _writing(folder):
+        with self._writing():
             self._store = Store(folder, processes=processes)
 
     def __enter__(self) -> _Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Several processes close it together: after an error they might wait for ever.
-        if kind is None or self._processes.count == 1:
+        if kind is None:
             self._store.close()
+        # Several processes close it together: after an error they might wait for ever.
+        elif self._processes.count == 1:
+            with suppress(SpecificationError):  # the first error tells why
+                self._store.close()
 
     def resume(self) -> None:
         """Takes what the folder holds, and says in `sweep.json` what is being run."""
         if found := self._store.load():
+            record = found[1]
+            self._processes.decide(lambda: self._check_found(record))
             self._kept.take(*found)
-            self._progress = found[1]["progress"]
+            self._progress = record["progress"]
+        else:
+            self._processes.decide(self._check_nothing_lost)
         self._processes.decide(self._describe)
 
+    def _check_found(self, saved: dict[str, Any]) -> None:
+        """Makes sure that a checkpoint is of this sweep or one that it extends."""
+        described = read_record(self._folder)
+        if described is None:
+            self._asked.check_same(f"{self._folder}/{FOLDER}", saved)
+            warnings.warn(
+                f"{self._folder}: sweep.json is missing or damaged: what the newest checkpoint "
+                "says is gone on with",
+                stacklevel=2,
+            )
+        else:
+            check_belongs(self._folder, described, saved)
+            self._extends = described.get("extends", [])
+        for each in (described or saved, saved):
+            design = design_of(each["specification"])
+            if design not in self._extends:
+                self._extends.append(design)
+
+    def _check_nothing_lost(self) -> None:
+        if was_counted(self._folder) and is_written(self._folder):
+            raise SpecificationError(
+                f"{self._folder} holds a finished result but no checkpoints any more, so that "
+                "nothing can be added: read it with open_run, or choose another folder"
+            )
+
     def _describe(self) -> None:
-        if not (self._kept.finished and is_written(self._folder)):
-            with _writing(self._folder):
-                write_record(self._folder, self._record(finished=False))
+        described = read_record(self._folder)
+        design = design_of(self._kept.spec.to_json())
+        if described and design == design_of(described["specification"]):
+            if is_written(self._folder):  # it stays, even if a checkpoint of it has to be made anew
+                return
+        with self._writing():
+            write_record(self._folder, self._record(finished=False))
 
     def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
         self._began, self._first, self._here = time.monotonic(), done, 0
@@ -217,10 +298,11 @@ class _Saver:
         """Saves and writes whatever is new."""
         written = self._processes.decide(lambda: is_written(self._folder))
         new = self._processes.gather(self._new).any()
-        if written or not (new or self._kept.finished):
+        if not new and (written or not self._kept.finished):
             return
         self._save_whole()
-        self._processes.decide(self._write)
+        if not written:
+            self._processes.decide(self._write)
 
     def _save_whole(self) -> None:
         """Saves what all processes have counted, which each of them then has."""
@@ -237,12 +319,12 @@ class _Saver:
         self._kept.take(*found)
 
     def _write(self) -> None:
-        with _writing(self._folder):
+        with self._writing():
             write_run(self._folder, self._kept.result, self._record(self._kept.finished))
 
     def _save(self) -> None:
         began = time.monotonic()
-        self._processes.decide(lambda: [check() for check in self._still_ours])
+        self._processes.decide(self._check_ours)
         arrays, processes = self._kept.arrays, self._processes
         if processes.count > 1:
             arrays = own_part(arrays, self._owner, processes.index)
@@ -265,7 +347,8 @@ class _Saver:
             "specification": self._kept.spec.to_json(),
             "hash": self._kept.spec.hash,
             "finished": finished,
-            "left_out": list(self._left_out),
+            "extends": self._extends,
+            "left_out": list(self._asked.images.left_out),
             "written": _now(),
             "plan": self._kept.plans,
             "versions": _versions(),
@@ -273,15 +356,24 @@ class _Saver:
             "device": {"platform": device.platform, "kind": device.device_kind},
         }
 
+    def _check_ours(self) -> None:
+        for check in self._still_ours:
+            check()
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SpecificationError(
-            f"cannot write in {folder}: {first_line(error)}; what was saved before is intact"
-        ) from error
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._check_ours()
+        # An object store's own errors are of any kind.
+        expected = Exception if is_remote(self._folder) else OSError
+        try:
+            yield
+        except SpecificationError:
+            raise
+        except expected as error:
+            why = getattr(error, "strerror", None) or first_line(error)
+            raise SpecificationError(
+                f"cannot write in {self._folder}: {why}; what was saved before is intact"
+            ) from error
 
 
 def _now() -> str:

@@ -1,68 +1,23 @@
-"""Sweeps in a run folder: interrupted, damaged, in use; they go on from what was saved."""
+"""Sweeps in a run folder that were interrupted: they go on from what was saved."""
 
+import errno
 import json
 import os
 import shutil
 import sys
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-import xarray
+from folders_for_tests import TRIALS, Counter, interrupted, sweep
 from networks_for_tests import CLASSES
-from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
+from sweeps_for_tests import IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.data.progress import PREPARING
-from jaxrobust.durable.lock import is_locked, locked
-from jaxrobust.durable.store import FOLDER, Store
-
-ARGUMENTS: dict[str, Any] = dict(
-    perturbations=["synapse_knockout", "weight_noise"],
-    layers=["conv2", "fc"],
-    strengths=[0, 0.3, 0.6],
-    seeds=3,
-    options=jr.Options(trials_per_step=2, images_per_step=BLOCK),
-)
-TRIALS = 2 * 2 * 2 * 3  # without those of strength 0
-
-
-def sweep(net: jr.Network, source: jr.ImageSource, run: Path, **changes: Any) -> xarray.Dataset:
-    return small_sweep(net, source, **{**ARGUMENTS, "run_dir": run, **changes})
-
-
-class Counter:
-    """A report that counts trial-images, and stops the sweep once there are too many."""
-
-    def __init__(self, most: float = np.inf) -> None:
-        self.most, self.names, self.first, self.done = most, [], None, 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self.names:
-            self.names.append(what)
-        if what not in PREPARING and total:
-            self.first = done if self.first is None else self.first
-            self.done = done
-            if done > self.most:
-                raise KeyboardInterrupt
-
-
-@pytest.fixture(scope="module")
-def whole(net: jr.Network, source: jr.ImageSource, tmp_path_factory: Any) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    sweep(net, source, run)
-    return run
-
-
-def interrupted(net: jr.Network, source: jr.ImageSource, run: Path, most: float) -> Counter:
-    counter = Counter(most)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(net, source, run, report=counter)
-    return counter
+from jaxrobust.durable.store import FOLDER
+from jaxrobust.status import status
 
 
 @pytest.mark.parametrize("after", [0, 5.5, 13, 20.4])
@@ -167,164 +122,74 @@ def test_a_sweep_that_counted_nothing_leaves_its_folder_to_another(
     assert jr.open_run(tmp_path).identical(result)
 
 
-def test_an_unreadable_description_is_refused(
+@pytest.mark.parametrize("left", [None, "", "{", '{"specification": {"net', "\udcff"])
+def test_without_its_description_a_sweep_goes_on_from_the_checkpoint(
+    left: str | None, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(net, source, run, 13 * IMAGES)
+    if left is None:
+        (run / "sweep.json").unlink()
+    else:
+        (run / "sweep.json").write_text(left, errors="surrogateescape")
+    assert int((jr.open_run(run).images > 0).sum()) > 0
+    assert "trials" in status(run)
+    message = refusal(sweep, net, source, run, root=7)
+    assert message.startswith(f"{run} holds another sweep: root 0, not 7: choose another folder")
+    counter = Counter()
+    with pytest.warns(UserWarning, match="sweep.json is missing or damaged"):
+        sweep(net, source, run, report=counter)
+    assert counter.first, "what was saved was not counted again"
+    assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def test_an_unreadable_description_without_checkpoints_is_refused(
     net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
-    (run / "sweep.json").write_text("{")
-    assert "sweep.json cannot be read: " in refusal(sweep, net, source, run)
-    assert "sweep.json cannot be read: " in refusal(jr.open_run, run)
     record = json.loads((whole / "sweep.json").read_text())
     record["specification"]["colour"] = "blue"
     (run / "sweep.json").write_text(json.dumps(record))
     assert "sweep.json is of another version" in refusal(sweep, net, source, run)
+    shutil.rmtree(run / FOLDER)
+    (run / "sweep.json").write_text("{")
+    assert "sweep.json cannot be read: " in refusal(sweep, net, source, run)
+    assert "sweep.json cannot be read: " in refusal(jr.open_run, run)
 
 
-# Damage
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-DAMAGE = {"flipped": flip, "truncated": truncate, "missing": Path.unlink}
-
-
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(how: str, tmp_path: Path) -> None:
-    intact = tmp_path / "intact"
-    store = Store(intact)
-    for number in range(2):
-        store.save({"sums/a": np.full((3, 4), number), "sums/b": np.ones(2)}, {"number": number})
-    store.wait()
-    store.close()
-    newest = intact / FOLDER / "1"
-    files = [path for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size]
-    fell_back = 0
-    for position, file in enumerate(files):
-        damaged = shutil.copytree(intact, tmp_path / str(position))
-        DAMAGE[how](damaged / file.relative_to(intact))
-        store = Store(damaged)
-        with pytest.warns(UserWarning) as told:
-            found = store.load()
-            warnings.warn("pytest.warns wants one", stacklevel=1)
-        assert found is not None
-        arrays, record = found
-        number = record["number"]
-        np.testing.assert_array_equal(arrays["sums/a"], np.full((3, 4), number))
-        messages = [str(each.message) for each in told][:-1]
-        if number == 0:
-            [message] = messages
-            assert message.startswith(f"{damaged}: checkpoint 1 is damaged (")
-            assert message.endswith("): the one before is used") and "\n" not in message
-            assert not (damaged / FOLDER / "1").exists()
-            fell_back += 1
-        else:
-            assert messages == []
-        store.save({"sums/a": np.zeros(1)}, {"number": 5})
-        store.wait()
-        newer = store.load()
-        assert newer is not None and newer[1]["number"] == 5
-        store.close()
-    assert fell_back >= 2
-
-
-CHANGES: dict[str, Any] = {
-    "value": lambda tree: tree["rows"].__setitem__((0, 3), tree["rows"][0, 3] + 1),
-    "shape": lambda tree: in_text(tree, b"[6]", b"[3]"),
-    "dtype": lambda tree: in_text(tree, b"i8", b"u8"),
-    "record": lambda tree: in_text(tree, b'"number": 1', b'"number": 2'),
-}
-
-
-def in_text(tree: dict[str, np.ndarray], old: bytes, new: bytes) -> None:
-    text = tree["text"].tobytes()
-    assert old in text
-    tree["text"] = np.frombuffer(text.replace(old, new), np.uint8)
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_orbax_restores_without_complaint_is_verified(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path)
-    store.save({"a": np.arange(6)}, {"number": 1})
-    store.wait()
-    assert store._manager is not None
-    restore = store._manager.restore
-
-    def changed(*arguments: Any, **options: Any) -> Any:
-        tree: Any = restore(*arguments, **options)
-        if ("rows" in tree) == (change == "value"):
-            CHANGES[change](tree)
-        return tree
-
-    monkeypatch.setattr(store._manager, "restore", changed)
-    with pytest.warns(UserWarning, match=r"its digest is wrong\): there is none before it"):
-        assert store.load() is None
-    store.close()
-
-
-def test_the_newest_three_are_kept_and_a_saved_array_may_change(tmp_path: Path) -> None:
-    store, array = Store(tmp_path), np.zeros(100_000)
-    for number in range(5):
-        array[:] = number
-        store.save({"a": array}, {"number": number})
-        array[:] = -1
-    store.wait()
-    steps = sorted(int(each.name) for each in (tmp_path / FOLDER).iterdir())
-    assert steps == [2, 3, 4]
-    found = store.load()
-    assert found is not None and found[1] == {"number": 4} and (found[0]["a"] == 4).all()
-    store.close()
-
-
-def test_a_sweep_goes_on_from_the_checkpoint_before_a_damaged_one(
-    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+@pytest.mark.parametrize("what", ["no space for sweep.json", "killed before", "killed in a save"])
+def test_a_sweep_that_came_to_nothing_does_not_keep_its_folder(
+    what: str, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    interrupted(net, source, run, 5 * IMAGES)
-    interrupted(net, source, run, 15 * IMAGES)
-    newest, before = sorted((run / FOLDER).iterdir(), key=lambda p: int(p.name))[::-1]
-    flip(newest / "default" / "manifest.ocdbt")
-    counter = Counter()
-    with pytest.warns(UserWarning, match=f"checkpoint {newest.name} is damaged"):
-        sweep(net, source, run, report=counter)
-    assert counter.first is not None and 0 < counter.first <= 5 * IMAGES
-    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxrobust.run_folder.write_whole", full_disk)
+        message = refusal(sweep, net, source, run)
+    assert message == (
+        f"cannot write in {run}: No space left on device; what was saved before is intact"
+    )
+    assert not (run / "sweep.json").exists() and (run / FOLDER).is_dir()
+    if what == "killed in a save":
+        (run / FOLDER / "0.orbax-checkpoint-tmp").mkdir()
+    if what == "killed before":
+        (run / ".sweep.json.123").write_text("{")
+    sweep(net, source, run)
+    assert jr.open_run(run).identical(jr.open_run(whole))
 
 
-# Locks, read-only folders
+def full_disk(path: Path, content: bytes) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def test_a_second_run_on_a_folder_is_refused(
-    net: jr.Network, source: jr.ImageSource, whole: Path
+def test_other_folders_of_checkpoints_are_left_alone(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
 ) -> None:
-    with locked(whole):
-        assert is_locked(whole)
-        message = refusal(sweep, net, source, whole)
-    assert message.startswith(f"{whole} is in use by process {os.getpid()} on ")
-    assert not is_locked(whole)
-    sweep(net, source, whole)
-
-
-def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        folder.chmod(0o555)
-        user = os.geteuid()
-        if user == 0:  # who may write anywhere
-            os.seteuid(65534)
-        try:
-            with pytest.raises(jr.SpecificationError) as caught, locked(folder):
-                pass
-        finally:
-            os.seteuid(user)
-            folder.chmod(0o755)
-    assert str(caught.value) == f"{folder} cannot be written to: Permission denied"
+    model = tmp_path / "model" / FOLDER / "best.pt"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    assert "holds something else" in refusal(sweep, net, source, model.parents[1])
+    step = tmp_path / "training" / FOLDER / "100" / "default"
+    step.mkdir(parents=True)
+    (step / "array").write_bytes(b"weights")
+    assert "no checkpoint can be read" in refusal(sweep, net, source, tmp_path / "training")
+    assert model.exists() and (step / "array").exists()
