@@ -86,8 +86,9 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     )
     trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
     trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
-    rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4])).query("images > 0")
-    _replace(folder / "results.csv", rows.to_csv)
+    rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4]))
+    rows = rows[rows["images"] > 0]
+    _replace(folder / "results.csv", lambda path: rows.to_csv(path, na_rep="nan"))
     cells = folder / "cells.csv"
     if "half_width" in result.attrs:
         _replace(cells, cell_rows(result).to_csv)

@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "paths",
     "text",
+    "names",
     "meshes",
     "jaxprs",
     "convolutions",

@@ -17,17 +17,18 @@ import numpy as np
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Selector, select
+from jaxrobust.names import check_name, check_variable_names
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Perturbation, check_fits, decimal, find
-from jaxrobust.results import CONTROL
+from jaxrobust.results import BITS, CONTROL, NONFINITE, SEEN
 from jaxrobust.rounding import PrecisionMode, check_mode
 
 DEFAULT_BLOCK = 50
 # What a result calls its own variables and dimensions.
 _TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
 _TAKEN += ("perturbation", "layer", "strength", "seed", "block")
-_TAKEN += ("top1_bits", "top5_bits", "image", "label", "byte")
+_TAKEN += (*BITS, SEEN, "image", "label", "byte")
 
 Metric = Callable[[Any, Any, Any], Any]
 Grid = str | Sequence[Any]
@@ -219,9 +220,14 @@ def specify(
         raise SpecificationError(unknown("keep", keep, get_args(Keep)))
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
+    check_name("network", network.name)
+    check_name("data source", images.name)
+    check_variable_names("metric", metrics)
     for name, metric in metrics.items():
         _check_metric(name, metric, network.classes)
     groups = select(network.layers, layers)
+    for name in groups:
+        check_name("layer" if name in network.layers else "group of layers", name)
     for perturbation in perturbations:
         for name in dict.fromkeys(name for members in groups.values() for name in members):
             check_fits(perturbation, network.layers[name], strengths[perturbation.name])
@@ -251,7 +257,7 @@ def _plain(strength: Decimal) -> str:
 
 
 def _check_metric(name: str, metric: Metric, classes: int) -> None:
-    if name in _TAKEN or name.startswith(("clean_", CONTROL)):
+    if name in _TAKEN or name.startswith(("clean_", CONTROL, NONFINITE)):
         raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
     logits = jax.ShapeDtypeStruct((3, classes), jnp.float32)
     labels = jax.ShapeDtypeStruct((3,), jnp.int32)

@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.layers import Layer, Leaf
+from jaxrobust.names import check_name
 
 Leaves = Mapping[str, Array]
 Amounts = dict[str, Any]
@@ -68,6 +69,9 @@ class Perturbation:
     import_path: str | None = None
 
     def __post_init__(self) -> None:
+        check_name("perturbation", self.name)
+        if not self.name:
+            raise SpecificationError("a perturbation needs a name")
         if self.acts not in (None, *_ACTS):
             raise SpecificationError(unknown("way to act", str(self.acts), _ACTS))
 

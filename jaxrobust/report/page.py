@@ -23,6 +23,7 @@ from jaxrobust.summary import (
     findings,
     known,
     main_metric,
+    nonfinite,
     percent,
     title,
 )
@@ -121,8 +122,10 @@ def _interval(result: xarray.Dataset, metric: str) -> str:
 
 
 def _known(result: xarray.Dataset) -> str:
-    """What a sweep to a precision has come to know, and what it cannot know."""
-    sentences = [_text(f"{each[:1].upper()}{each[1:]}.") for each in known(result)]
+    """What a sweep to a precision knows and cannot know, and what is not finite."""
+    sentences = [
+        _text(f"{each[:1].upper()}{each[1:]}.") for each in (*known(result), *nonfinite(result))
+    ]
     return f'<p class="note">{" ".join(sentences)}</p>' if sentences else ""
 
 

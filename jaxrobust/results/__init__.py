@@ -1,6 +1,14 @@
 """The labelled result of a sweep, and what is known of each of its cells."""
 
-from jaxrobust.results.cells import accuracy, cell_rows, per_image, sees_some
+from jaxrobust.results.cells import (
+    accuracy,
+    cell_rows,
+    is_whole,
+    metrics_of,
+    nonfinite_of,
+    per_image,
+    sees_some,
+)
 from jaxrobust.results.images import right
 from jaxrobust.results.labels import (
     BITS,
@@ -9,11 +17,14 @@ from jaxrobust.results.labels import (
     DIMENSIONS,
     GOAL,
     LABELS,
+    NONFINITE,
+    SEEN,
     TRIALS,
     labelled,
     make_dataset,
     sum_blocks,
 )
+from jaxrobust.results.parts import of_any_part, whole_grid
 
 __all__ = [
     "BITS",
@@ -22,13 +33,20 @@ __all__ = [
     "DIMENSIONS",
     "GOAL",
     "LABELS",
+    "NONFINITE",
+    "SEEN",
     "TRIALS",
     "accuracy",
     "cell_rows",
+    "is_whole",
     "labelled",
     "make_dataset",
+    "metrics_of",
+    "nonfinite_of",
+    "of_any_part",
     "per_image",
     "right",
     "sees_some",
     "sum_blocks",
+    "whole_grid",
 ]
