@@ -85,7 +85,7 @@ def censored_seed_interval(
     past = np.isinf(values) & run
     beyond = past.sum(-1)
     mean, low, high, std, seeds = seed_interval(np.where(past, 0, values), confidence, run)
-    known = [np.where(beyond > 0, np.nan, each) for each in (mean, low, high, std)]
+    mean, low, high, std = (np.where(beyond > 0, np.nan, x) for x in (mean, low, high, std))
     bound = seed_interval(np.where(past, np.asarray(end)[..., None], values), confidence, run)[0]
     # Sorted, seeds beyond come behind the others, and those that were not run behind all.
     ordered = np.sort(np.where(run, values, np.nan), axis=-1)
@@ -94,7 +94,7 @@ def censored_seed_interval(
         for place in ((seeds - 1) // 2, seeds // 2)
     ]
     median = np.where(np.isnan(bound), np.nan, (middle[0] + middle[1]) / 2)
-    return Censored(*known, median, bound, seeds, beyond)
+    return Censored(mean, low, high, std, median, bound, seeds, beyond)
 
 
 def first_crossing(
@@ -194,7 +194,9 @@ def seed_and_image_interval(
 def _seed_and_image_interval(
     sums: np.ndarray, images: np.ndarray, confidence: float, run: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
-    totals = sums.sum(-1) / images.sum(-1)
+    images = np.where(images > 0, images, np.nan)  # no image that counts, no mean
+    seen = np.nansum(images, -1)
+    totals = sums.sum(-1) / np.where(seen > 0, seen, np.nan)
     run = ~np.isnan(totals) if run is None else run
     mean, _, _, std, n = seed_interval(totals, confidence, run)
     size = np.fmax.reduce(images.reshape(-1, images.shape[-1]), axis=0)
@@ -202,15 +204,15 @@ def _seed_and_image_interval(
     blocks = int(full.sum())
     values = (sums / images)[..., full]
     per_seed = values.mean(-1)
-    run = run[..., None]
+    ran = run[..., None]
     seeds = np.maximum(n, 1)
-    per_block = np.where(run, values, 0).sum(-2) / seeds[..., None]
+    per_block = np.where(ran, values, 0).sum(-2) / seeds[..., None]
     centre = per_block.mean(-1)
     fitted = per_seed[..., None] + per_block[..., None, :] - centre[..., None, None]
-    rest = np.where(run, values - fitted, 0)
+    rest = np.where(ran, values - fitted, 0)
     freedom_seed, freedom_block = np.maximum(n - 1, 1), max(blocks - 1, 1)
     freedom_rest = freedom_seed * freedom_block
-    around = np.where(run[..., 0], per_seed - centre[..., None], 0)
+    around = np.where(run, per_seed - centre[..., None], 0)
     ms_seed = blocks * (around**2).sum(-1) / freedom_seed
     ms_block = seeds * ((per_block - centre[..., None]) ** 2).sum(-1) / freedom_block
     ms_rest = (rest**2).sum((-2, -1)) / freedom_rest

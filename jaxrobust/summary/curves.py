@@ -98,7 +98,8 @@ def curves(result: xarray.Dataset, metric: str) -> list[Curve]:
         seeds = parts[-1].max(-1, initial=0)
         level = np.where(seeds > 0, clean, np.nan)
         bound = np.where(seeds >= FEWEST_SEEDS, level, np.nan)
-        known = np.stack([level, bound, bound, np.where(seeds > 1, 0 * level, np.nan), seeds])
+        spread = np.where((seeds > 1) & np.isfinite(level), 0.0, np.nan)
+        known = np.stack([level, bound, bound, spread, seeds])
         found.append(
             Curve(
                 perturbation=str(name),
