@@ -197,14 +197,14 @@ def _seed_and_image_interval(
     images = np.where(images > 0, images, np.nan)  # no image that counts, no mean
     seen = np.nansum(images, -1)
     totals = sums.sum(-1) / np.where(seen > 0, seen, np.nan)
-    run = ~np.isnan(totals) if run is None else run
-    mean, _, _, std, n = seed_interval(totals, confidence, run)
+    counted = ~np.isnan(totals) if run is None else run
+    mean, _, _, std, n = seed_interval(totals, confidence, counted)
     size = np.fmax.reduce(images.reshape(-1, images.shape[-1]), axis=0)
     full = (size == np.fmax.reduce(size)) | np.isnan(size).all()
     blocks = int(full.sum())
     values = (sums / images)[..., full]
     per_seed = values.mean(-1)
-    ran = run[..., None]
+    ran = counted[..., None]
     seeds = np.maximum(n, 1)
     per_block = np.where(ran, values, 0).sum(-2) / seeds[..., None]
     centre = per_block.mean(-1)
@@ -212,7 +212,7 @@ def _seed_and_image_interval(
     rest = np.where(ran, values - fitted, 0)
     freedom_seed, freedom_block = np.maximum(n - 1, 1), max(blocks - 1, 1)
     freedom_rest = freedom_seed * freedom_block
-    around = np.where(run, per_seed - centre[..., None], 0)
+    around = np.where(counted, per_seed - centre[..., None], 0)
     ms_seed = blocks * (around**2).sum(-1) / freedom_seed
     ms_block = seeds * ((per_block - centre[..., None]) ** 2).sum(-1) / freedom_block
     ms_rest = (rest**2).sum((-2, -1)) / freedom_rest

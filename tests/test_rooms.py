@@ -14,6 +14,7 @@ ROOMS = (
     "paths",
     "text",
     "names",
+    "drawing",
     "meshes",
     "jaxprs",
     "convolutions",

@@ -157,8 +157,17 @@ def find(wanted: str | Perturbation) -> Perturbation:
 def decimal(strength: Any) -> Decimal:
     """A strength as the decimal number that its shortest notation says: 0.29 is 29/100.
 
+    A float that arithmetic has left beside a short decimal number, within its rounding, is that
+    number: of `np.arange(0, 1, 0.1)` the fourth is 0.30000000000000004, but 3/10 here.
+
     Raises:
         SpecificationError: not a finite number.
+
+    Example:
+        >>> str(decimal(0.1 + 0.2)), str(decimal(np.float32(0.7) + np.float32(6e-8)))
+        ('0.3', '0.7')
+        >>> str(decimal("0.30000000000000004")), str(decimal(1 / 3))
+        ('0.30000000000000004', '0.3333333333333333')
     """
     try:
         if not isinstance(strength, str | numbers.Number):
@@ -168,7 +177,28 @@ def decimal(strength: Any) -> Decimal:
         raise SpecificationError(f"strength {strength!r} is not a number") from None
     if not exact.is_finite():
         raise SpecificationError(f"strength {strength!r} is not a finite number")
-    return exact
+    return (
+        _without_rounding(exact, strength) if isinstance(strength, float | np.floating) else exact
+    )
+
+
+def _without_rounding(exact: Decimal, value: float | np.floating) -> Decimal:
+    """The decimal of at most 10 (in float32 4) digits that a float is within rounding of, if any.
+
+    A float that was written down has few digits; one with all that its type can hold came from
+    arithmetic, a few steps of which leave four units in the last place at most. In float64 these
+    may be of numbers up to 1 of which it is the difference.
+    """
+    kind = np.finfo(np.asarray(value).dtype)
+    if len(exact.as_tuple().digits) < kind.precision:
+        return exact
+    rounding, size = 4 * Decimal(float(kind.eps)), abs(exact)
+    if kind.bits == 64 and size < rounding:
+        return Decimal(0)
+    if kind.bits == 64 and size > Decimal("0.001"):
+        size = max(size, Decimal(1))
+    short = Decimal(str(float(f"{exact:.{kind.precision * 2 // 3 - 1}e}")))
+    return short if abs(short - exact) <= rounding * size else exact
 
 
 def entry_counts(layer: Layer, strength: Decimal) -> Amounts:
