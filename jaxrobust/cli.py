@@ -338,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    if not sys.flags.safe_path:
+        sys.path.append("")  # module:attribute may be in the current folder
     warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
     if isinstance(command, Sweep) and command.distributed:
         _run_or_leave(command)

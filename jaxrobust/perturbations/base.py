@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import numbers
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.names import check_name
 
@@ -144,9 +145,14 @@ def find(wanted: str | Perturbation) -> Perturbation:
             unknown("perturbation", wanted, REGISTRY) + ", or the import path module:attribute"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SpecificationError(f"cannot import the perturbation {wanted!r}: {error}") from None
+        found = operator.attrgetter(attribute)(importlib.import_module(module))
+    except SpecificationError:
+        raise
+    except Exception as error:  # whatever a module of the user's does when it is imported
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise SpecificationError(
+            f"cannot import the perturbation {wanted!r}: {kind}{first_line(error)}"
+        ) from error
     if not isinstance(found, Perturbation):
         raise SpecificationError(
             f"{wanted!r} is a {type(found).__name__}, not a jaxrobust.Perturbation"
