@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
+
+from jaxrobust.errors import SpecificationError
+
+# Orbax finds the files of a checkpoint by a pattern that begins with the folder's name.
+_PATTERN = "*?[\\"
+_LONGEST, _BELOW = 4096, 200  # bytes of a path, and what a checkpoint's files need of them
 
 
 def path_of(text: str | Path) -> Path:
@@ -21,3 +28,28 @@ def path_of(text: str | Path) -> Path:
 def is_remote(path: str | Path) -> bool:
     """Whether a path is in an object store."""
     return "://" in str(path)
+
+
+def check_name(folder: str | Path) -> None:
+    """Makes sure that checkpoints can be written to a folder of this name, or of those above it.
+
+    Raises:
+        SpecificationError: in words that can be shown on any terminal.
+    """
+    text = str(folder)
+    if not is_remote(folder):
+        with suppress(ValueError):  # a null character, or what no file system takes
+            text = str(Path(folder).resolve())
+    wrong = next((f"the character {each}" for each in _PATTERN if each in text), "")
+    try:
+        if len(text.encode()) > _LONGEST - _BELOW:
+            wrong = f"more than {_LONGEST - _BELOW} bytes"
+    except UnicodeEncodeError:
+        wrong = "bytes that are not UTF-8"
+    if "\0" in text:
+        wrong = "a null character"
+    if wrong:
+        raise SpecificationError(
+            f"folder {text!r}: its whole name holds {wrong}, and Orbax, which writes checkpoints, "
+            "cannot take that: choose another name"
+        )

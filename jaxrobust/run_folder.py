@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+import warnings
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrobust.durable.store import Store, has_checkpoints
+from jaxrobust.durable.files import digest_of, write_whole
+from jaxrobust.durable.store import FOLDER, Content, Store, has_checkpoints, is_unused
 from jaxrobust.errors import SpecificationError, check_can_be_made, first_line
-from jaxrobust.paths import is_remote, path_of
+from jaxrobust.paths import check_name, is_remote, path_of
 from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks
 
 if TYPE_CHECKING:
@@ -20,23 +21,32 @@ if TYPE_CHECKING:
 
 
 def check_run_folder(folder: str | Path) -> Path:
-    """A folder that is new, empty or holds a sweep.
+    """A folder that is new, empty or holds a sweep, and has a name that can be written to.
 
     Raises:
         SpecificationError: it holds something else, or cannot be made.
     """
+    check_name(folder)
     path = path_of(folder)
     if not path.exists():
         if not is_remote(path):
             check_can_be_made(path)
-    elif not path.is_dir() or not (path / "sweep.json").exists() and _content(path):
+    elif not path.is_dir() or not (path / "sweep.json").exists() and not _is_ours(path):
         raise SpecificationError(f"{path} holds something else: choose a folder that is new")
     return path
 
 
-def _content(folder: Path) -> list[str]:
-    """What is in a folder, but for hidden files, such as the lock of a run that never began."""
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder without `sweep.json` is left of a sweep, or empty.
+
+    Hidden files do not count, such as the lock of a run that never began.
+    """
+    if has_checkpoints(folder):
+        with warnings.catch_warnings(action="ignore"):  # they are read again, and told then
+            found = _newest(folder)
+        return found is not None and "specification" in found[1]
+    content = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    return not content or content == [FOLDER] and is_unused(folder)
 
 
 def was_counted(folder: Path) -> bool:
@@ -45,27 +55,51 @@ def was_counted(folder: Path) -> bool:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether the result of a finished sweep is in the folder."""
-    described = folder / "sweep.json"
-    return described.exists() and bool(read_record(folder)["finished"])
+    """Whether the result of a finished sweep is in the folder, in files that are as written."""
+    record = read_record(folder)
+    return record is not None and bool(record["finished"]) and not _changed(folder, record)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `sweep.json` says.
+def _changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The result's files that are missing or not those that `sweep.json` tells of.
+
+    Of the files of version 0.1 nothing is told but that they are there.
+    """
+    told = record.get("files", dict.fromkeys(("results.nc", "results.csv")))
+    return [name for name, digest in told.items() if not _is_as_written(folder / name, digest)]
+
+
+def _is_as_written(file: Path, digest: str | None) -> bool:
+    if digest is None:
+        return file.exists()
+    try:
+        return digest_of(file.read_bytes()) == digest
+    except FileNotFoundError:
+        return False
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What `sweep.json` says; None if there is none, or a damaged one beside checkpoints.
+
+    These hold the design as well.
 
     Raises:
-        SpecificationError: it is damaged.
+        SpecificationError: it is damaged and there are no checkpoints.
     """
     path = folder / "sweep.json"
     try:
         return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
     except ValueError as error:
+        if has_checkpoints(folder):
+            return None
         raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes `sweep.json`, whole or not at all."""
-    _replace(folder / "sweep.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+    write_whole(folder / "sweep.json", json.dumps(record, indent=1).encode())
 
 
 def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -> None:
@@ -76,52 +110,61 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     Args:
         folder: made if it doesn't exist.
         result: with its blocks.
-        record: what `sweep.json` says.
+        record: what `sweep.json` says; the digests of the other files are added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     packed = {name: {"zlib": True} for name in result.data_vars}
-    _replace(
-        folder / "results.nc",
-        lambda path: result.to_netcdf(path, engine="h5netcdf", encoding=packed),
-    )
+    # In memory first: HDF5 does not survive a disk that is full.
+    content = {"results.nc": bytes(result.to_netcdf(engine="h5netcdf", encoding=packed))}
     trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
     trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
     rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4]))
-    rows = rows[rows["images"] > 0]
-    _replace(folder / "results.csv", lambda path: rows.to_csv(path, na_rep="nan"))
+    content["results.csv"] = rows[rows["images"] > 0].to_csv(na_rep="nan").encode()
     cells = folder / "cells.csv"
     if "half_width" in result.attrs:
-        _replace(cells, cell_rows(result).to_csv)
+        content["cells.csv"] = cell_rows(result).to_csv().encode()
     elif cells.exists():  # of the sweep to a precision that this one extends
         cells.unlink()
-    write_record(folder, record)
+    for name, each in content.items():
+        write_whole(folder / name, each)
+    digests = {name: digest_of(each) for name, each in content.items()}
+    write_record(folder, {**record, "files": digests})
 
 
-def _replace(path: Path, write: Any) -> None:
-    if is_remote(path):  # an object appears whole or not at all
-        with tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder) / path.name
-            write(temporary)
-            path.write_bytes(temporary.read_bytes())
+def design_of(specification: Mapping[str, Any]) -> str:
+    """Fingerprint of what is measured, from a specification as JSON.
+
+    How many seeds a sweep to a precision has come to is no part of it.
+    """
+    fixed = {**specification}
+    if fixed.get("half_width") is not None:
+        del fixed["seeds"]
+    return digest_of(json.dumps(fixed, sort_keys=True).encode())
+
+
+def check_belongs(
+    folder: Path, described: Mapping[str, Any] | None, saved: Mapping[str, Any]
+) -> None:
+    """Makes sure that a checkpoint is of the sweep that `sweep.json` describes.
+
+    Args:
+        folder: of the run.
+        described: what `sweep.json` says, if there is one.
+        saved: the checkpoint's record.
+
+    Raises:
+        SpecificationError: it is of another one, which this one does not extend.
+    """
+    if described is None:
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _local(path: Path) -> Iterator[Path]:
-    """A file of this machine with the same content."""
-    if not is_remote(path):
-        yield path
+    own, other = described["specification"], saved["specification"]
+    if design_of(other) in (design_of(own), *described.get("extends", ())):
         return
-    with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_bytes(path.read_bytes())
-        yield temporary
+    differing = [name for name in own if own[name] != other.get(name)]
+    raise SpecificationError(
+        f"{folder / FOLDER}: the newest checkpoint is of another sweep than {folder}/sweep.json "
+        f"(other {', '.join(differing)}): move away what belongs to the other one"
+    )
 
 
 def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
@@ -133,24 +176,72 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
 
     Raises:
         FileNotFoundError: there is no result in the folder.
-    """
-    import xarray
+        SpecificationError: what is there is damaged or belongs to another sweep.
 
+    Warns:
+        UserWarning: `results.nc` is missing or damaged, and the checkpoints have its counts.
+    """
     folder = path_of(folder)
-    path = folder / "results.nc"
-    result = None
-    if has_checkpoints(folder) and not is_written(folder):
-        result = _open_unfinished(folder)
+    record = read_record(folder)
+    finished = bool(record and record["finished"])
+    result = _written(folder, record) if record and finished else None
+    if result is None and (found := read_newest(folder)):
+        result = labelled(*found)
+        result.attrs["finished"] *= finished
+    if result is None and not finished:
+        result = _written(folder, record or {})
     if result is None:
-        if not path.exists():
-            what = "nothing was counted yet" if (folder / "sweep.json").exists() else "no sweep"
-            raise FileNotFoundError(f"{folder} holds no results.nc: {what}")
-        with _local(path) as file:
-            result = xarray.load_dataset(file, engine="h5netcdf")
+        what = "no sweep" if record is None else "nothing was counted yet"
+        if finished:
+            what = "it was removed, and so were the checkpoints"
+        raise FileNotFoundError(f"{folder} holds no results.nc: {what}")
     return result if blocks else sum_blocks(result)
 
 
-def _open_unfinished(folder: Path) -> xarray.Dataset | None:
+def _written(folder: Path, record: Mapping[str, Any]) -> xarray.Dataset | None:
+    """What `results.nc` holds; None if there is none, or not the right one beside checkpoints."""
+    import xarray
+
+    path = folder / "results.nc"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest = record.get("files", {}).get(path.name)
+    wrong = "is damaged or of another sweep"
+    if digest in (None, digest_of(content)):
+        try:
+            result = xarray.load_dataset(io.BytesIO(content), engine="h5netcdf")
+        except (OSError, ValueError, KeyError) as error:
+            wrong = f"cannot be read ({first_line(error)})"
+        else:
+            told = record.get("hash")
+            if digest or told in (None, result.attrs.get("specification", told)):
+                return result
+    if not has_checkpoints(folder):
+        raise SpecificationError(f"{path} {wrong}, and there are no checkpoints")
+    warnings.warn(
+        f"{path} {wrong}: the newest checkpoint is read; the same sweep writes it again",
+        stacklevel=3,
+    )
+    return None
+
+
+def _newest(folder: Path) -> Content | None:
+    """The newest checkpoint of a folder in which a run may be writing."""
+    if not has_checkpoints(folder):
+        return None
     with closing(Store(folder, read_only=True)) as store:
-        found = store.load()
-    return found and labelled(*found).assign_attrs(finished=0)
+        return store.load()
+
+
+def read_newest(folder: Path) -> Content | None:
+    """The arrays and the record of the newest checkpoint of the folder's sweep, if there is one.
+
+    Raises:
+        SpecificationError: it is of another sweep, or none can be read.
+    """
+    found = _newest(folder)
+    if found is not None:
+        check_belongs(folder, read_record(folder), found[1])
+    return found

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 from jaxrobust.durable.lock import is_locked
-from jaxrobust.durable.store import Store, has_checkpoints
+from jaxrobust.durable.store import has_checkpoints
 from jaxrobust.paths import path_of
 from jaxrobust.results import cell_rows, labelled, sum_blocks
-from jaxrobust.run_folder import is_written
+from jaxrobust.run_folder import is_written, read_newest
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
 
@@ -23,15 +22,13 @@ def status(folder: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no sweep in the folder.
+        SpecificationError: no checkpoint can be read, or the newest is of another sweep.
     """
     folder = path_of(folder)
-    if not (folder / "sweep.json").exists():
+    if not (folder / "sweep.json").exists() and not has_checkpoints(folder):
         raise FileNotFoundError(f"{folder} holds no sweep.json: not the folder of a sweep")
     running = is_locked(folder)
-    found = None
-    if has_checkpoints(folder):
-        with closing(Store(folder, read_only=True)) as store:
-            found = store.load()
+    found = read_newest(folder)
     if found is None:
         return "running: nothing is saved yet" if running else "not running: nothing was saved"
     arrays, record = found

@@ -1,4 +1,4 @@
-"""One run at a time on a folder of an object store, where no operating system keeps a lock."""
+"""One run at a time on a folder of an object store or file system that has no locks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.durable.files import write_whole
+from jaxrobust.errors import SpecificationError, first_line
 
 _NAME = ".lease.json"
 _STALE = 300.0  # seconds
@@ -39,7 +40,8 @@ def leased(
 
     Yields:
         A function to call before anything is written: it raises SpecificationError if another run
-        has taken the folder over, as one does when this one was stopped for minutes.
+        has taken the folder over or may do so, as when this one was stopped or could not renew its
+        lease for minutes, and if the folder was removed.
 
     Raises:
         SpecificationError: another run has the folder, or it cannot be written to.
@@ -48,15 +50,16 @@ def leased(
         UserWarning: a stale lease was taken over.
     """
     file, token = folder / _NAME, uuid.uuid4().hex
-    held = _read(file)
-    if held is not None and not _is_stale(held):
-        raise _in_use(folder, held)
+    # An object store's own errors are of any kind.
     try:
-        _write(file, token)
-    except OSError as error:
-        raise SpecificationError(f"{folder} cannot be written to: {error}") from error
+        held = check_free(folder)
+        renewed_at = _write(file, token)
+    except SpecificationError:
+        raise
+    except Exception as error:
+        raise SpecificationError(f"{folder} cannot be written to: {first_line(error)}") from error
     time.sleep(settled)
-    _check(folder, token)
+    _check(folder, token, renewed_at)
     if held is not None:
         warnings.warn(
             f"{folder}: {held['owner']} was last heard of {_age(held):.0f} s ago: its lease is "
@@ -66,15 +69,20 @@ def leased(
     ended, writing = threading.Event(), threading.Lock()
 
     def renew() -> None:
+        nonlocal renewed_at
         while not ended.wait(renewed):
-            with writing, suppress(OSError):  # the next time may do, and until then it isn't stale
+            with (
+                writing,
+                suppress(Exception),
+            ):  # the next time may do, and until then it isn't stale
                 held = _read(file)
-                if held is None or held["token"] == token:
-                    _write(file, token)
+                # One that has expired may be another run's in a moment: `check` tells.
+                if held is not None and held["token"] == token and not _is_stale(held):
+                    renewed_at = _write(file, token)
 
     def check() -> None:
         with writing:
-            _check(folder, token)
+            _check(folder, token, renewed_at)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -83,21 +91,60 @@ def leased(
     finally:
         ended.set()
         thread.join()
-        held = _read(file)
-        if held is not None and held["token"] == token:
-            file.unlink(missing_ok=True)
+        with suppress(Exception):  # then it expires by itself
+            held = _read(file)
+            if held is not None and held["token"] == token:
+                file.unlink(missing_ok=True)
 
 
 def is_leased(folder: Path) -> bool:
-    """Whether a run has the folder now."""
-    held = _read(folder / _NAME)
+    """Whether a run has the folder now, as far as that can be read."""
+    try:
+        held = _read(folder / _NAME)
+    except Exception:
+        return False
     return held is not None and not _is_stale(held)
 
 
-def _check(folder: Path, token: str) -> None:
+def check_free(folder: Path) -> dict[str, Any] | None:
+    """Makes sure that no run has the folder by a lease.
+
+    Returns:
+        The lease of a run that has not been heard of for long, if there is one.
+
+    Raises:
+        SpecificationError: a run has the folder.
+    """
     held = _read(folder / _NAME)
-    if held is None or held["token"] != token:
-        raise _in_use(folder, held or {"owner": "another run", "heartbeat": time.time()})
+    if held is not None and not _is_stale(held):
+        raise _in_use(folder, held)
+    return held
+
+
+def _check(folder: Path, token: str, renewed_at: float) -> None:
+    """Raises SpecificationError unless a lease that was renewed then is still this run's."""
+    try:
+        held = _read(folder / _NAME)
+    except Exception as error:
+        # Nobody takes it over before it is stale.
+        if time.time() - renewed_at <= _STALE:
+            return
+        raise SpecificationError(
+            f"{folder}: its lease could be neither renewed nor read for {_STALE / 60:.0f} minutes "
+            f"({first_line(error)}), so that another run may have it now"
+        ) from error
+    if held is None:
+        raise SpecificationError(
+            f"{folder} was removed, or its lease, while this run was using it: the run stops and "
+            "writes nothing more there"
+        )
+    if held["token"] != token:
+        raise _in_use(folder, held)
+    if _is_stale(held):
+        raise SpecificationError(
+            f"{folder}: its lease was not renewed for {_age(held):.0f} s, so that another run may "
+            "have it now: start this one again"
+        )
 
 
 def _in_use(folder: Path, held: dict[str, Any]) -> SpecificationError:
@@ -110,14 +157,19 @@ def _in_use(folder: Path, held: dict[str, Any]) -> SpecificationError:
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         held = json.loads(file.read_text())
-        return {"token": held["token"], "owner": held["owner"], "heartbeat": held["heartbeat"]}
+        heartbeat = float(held["heartbeat"])
+        return {"token": held["token"], "owner": held["owner"], "heartbeat": heartbeat}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(file: Path, token: str) -> None:
+def _write(file: Path, token: str) -> float:
+    """Takes or renews a lease; gives the time that it tells."""
+    now = time.time()
     owner = f"process {os.getpid()} on {socket.gethostname()}"
-    file.write_text(json.dumps({"owner": owner, "token": token, "heartbeat": time.time()}))
+    text = json.dumps({"owner": owner, "token": token, "heartbeat": now})
+    write_whole(file, text.encode())
+    return now
 
 
 def _age(held: dict[str, Any]) -> float:

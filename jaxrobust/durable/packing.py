@@ -13,6 +13,10 @@ import numpy as np
 _DIGEST = hashlib.sha256().digest_size
 
 
+class DamagedError(ValueError):
+    """A digest was computed and is wrong."""
+
+
 def pack(
     arrays: Mapping[str, np.ndarray], record: Mapping[str, Any], process: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -43,16 +47,21 @@ def unpack(rows: np.ndarray, text: np.ndarray) -> tuple[dict[str, np.ndarray], d
         text: that of the first process, uint8 [bytes].
 
     Raises:
-        ValueError: a digest is wrong.
+        DamagedError: a digest is wrong.
+        ValueError: these are no rows and text of `pack`.
     """
     if rows.dtype != np.uint8 or rows.ndim != 2 or text.dtype != np.uint8:
-        raise ValueError("its digest is wrong")
-    content = json.loads(text.tobytes())
-    kinds = content["arrays"]
+        raise ValueError("it holds other arrays than a sweep's")
+    content, kinds = None, []
     for process, row in enumerate(rows):
         expected = _digest(row[:-_DIGEST], kinds, None if process else text.tobytes())
         if not np.array_equal(row[-_DIGEST:], expected):
-            raise ValueError("its digest is wrong")
+            raise DamagedError("its digest is wrong")
+        if content is None:  # the first row's digest is the text's, too
+            content = json.loads(text.tobytes())
+            kinds = content["arrays"]
+    if content is None:
+        raise ValueError("it holds no rows")
     # What belongs to one process is zero in the rows of the others.
     whole = np.bitwise_or.reduce(rows[:, :-_DIGEST], axis=0)
     arrays, start = {}, 0

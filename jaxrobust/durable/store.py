@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrobust.durable.packing import pack, unpack
+from jaxrobust.durable.packing import DamagedError, pack, unpack
 from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
 from jaxrobust.hosts import Processes
 from jaxrobust.paths import is_remote
 
 FOLDER = "checkpoints"
 _KEPT = 3
-_Content = tuple[dict[str, np.ndarray], dict[str, Any]]
+_ERRORS = 3  # that Orbax may tell at the end: of its background thread, its commit, its writer
+Content = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -30,15 +32,23 @@ def has_checkpoints(folder: Path) -> bool:
     return path.is_dir() and any(each.name.isdecimal() for each in path.iterdir())
 
 
+def is_unused(folder: Path) -> bool:
+    """Whether a folder holds none, not even one that was put away, nor anything else there."""
+    path = folder / FOLDER
+    return path.is_dir() and all(".orbax-checkpoint-tmp" in each.name for each in path.iterdir())
+
+
 class Store:
     """The checkpoints in a folder, of which the newest three are kept.
 
     A checkpoint holds named arrays and a record, and digests of both: Orbax does not notice a
-    flipped byte, nor another shape or dtype.
+    flipped byte, nor another shape or dtype. Nothing but those three takes one away: one whose
+    digest is wrong is renamed to `N.damaged`, and one that could not be read to `N.unreadable`
+    once there is a newer one to be saved.
 
     Args:
         folder: they lie in its folder `checkpoints`, which is made.
-        read_only: for `load` only, which then deletes nothing; a run may be writing there.
+        read_only: for `load` only, which then renames nothing; a run may be writing there.
         processes: those that save and load together, each calling the same methods in the same
             order; by default this one on its own.
     """
@@ -50,6 +60,7 @@ class Store:
         self._folder, self._read_only = folder, read_only
         self._processes = processes or Processes()
         self._next: int | None = None
+        self._unreadable: list[int] = []
         self._manager = self._opened() if self._processes.count == 1 else None
 
     @property
@@ -75,7 +86,7 @@ class Store:
             manager = self._manager = self._manager or self._opened()
             step = self._next
             if step is None:
-                step = self._processes.decide(lambda: max(manager.all_steps(), default=-1) + 1)
+                step = self._processes.decide(lambda: self._first_step(manager))
             tree = {"rows": self._processes.rows(row), "text": text}
             manager.save(step, args=orbax.args.PyTreeSave(tree))
             self._next = step + 1
@@ -90,24 +101,31 @@ class Store:
             with self._writing():
                 self._manager.wait_until_finished()
 
-    def load(self) -> _Content | None:
+    def load(self) -> Content | None:
         """The arrays and the record of the newest checkpoint that is intact, None if there is none.
 
         They are what all processes have saved together, however many those were.
 
         Raises:
-            SpecificationError: a process cannot read what the first one can.
+            SpecificationError: there are checkpoints that may be intact, and none can be read; or a
+                process cannot read what the first one can.
 
         Warns:
-            UserWarning: a newer one is damaged; it is deleted, unless the store is read-only.
+            UserWarning: a newer one is damaged or cannot be read.
         """
-        processes = self._processes
+        processes, self._next = self._processes, None
         if self._manager is not None and processes.count == 1:
             return self._newest(self._manager)[1]
         # Each process reads for itself: the manager of all of them would let none fail alone.
         with closing(self._opened(alone=True)) as manager:
-            step, content = self._newest(manager) if processes.is_primary else (None, None)
-            step = processes.decide(lambda: step)
+            content: Content | None = None
+
+            def newest() -> int | None:
+                nonlocal content
+                step, content = self._newest(manager)
+                return step
+
+            step = processes.decide(newest)
             if step is None:
                 return None
             return processes.each(lambda: content or self._known(manager, step))
@@ -120,7 +138,7 @@ class Store:
         """
         if self._manager is not None:
             with self._writing():
-                self._manager.close()
+                _close(self._manager)
 
     def _opened(self, alone: bool = False) -> Any:
         import orbax.checkpoint as orbax
@@ -131,6 +149,8 @@ class Store:
             create=writes,
             cleanup_tmp_directories=writes,
             lightweight_initialize=True,
+            # Else the threads that write wait for 20 minutes for a folder that cannot be made.
+            async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
         )
         if alone:
             index = self._processes.index
@@ -142,9 +162,10 @@ class Store:
             path = path.resolve()  # Orbax takes no relative path
         return orbax.CheckpointManager(path, options=options)
 
-    def _newest(self, manager: Any) -> tuple[int | None, _Content | None]:
+    def _newest(self, manager: Any) -> tuple[int | None, Content | None]:
         """The number and the content of the newest checkpoint that is intact."""
         steps = sorted(manager.all_steps())
+        self._unreadable, why = [], ""
         while steps:
             step = steps.pop()
             try:
@@ -152,16 +173,46 @@ class Store:
             except MemoryError:
                 raise
             except Exception as error:  # whatever Orbax makes of damaged files
-                then = "the one before is used" if steps else "there is none before it"
-                warnings.warn(
-                    f"{self._folder}: checkpoint {step} is damaged ({_short(error)}): {then}",
-                    stacklevel=3,
-                )
-                if not self._read_only:
-                    manager.delete(step)
+                found, why = "is damaged", _short(error)
+                if not isinstance(error, DamagedError):
+                    found = "is damaged or cannot be read now"
+                    self._unreadable.append(step)
+                elif not self._read_only:
+                    self._rename(step, "damaged")
+                    manager.reload()
+                if steps or not self._unreadable:
+                    then = "the one before is used" if steps else "there is none before it"
+                    warnings.warn(
+                        f"{self._folder}: checkpoint {step} {found} ({why}): {then}", stacklevel=3
+                    )
+        if self._unreadable:
+            raise SpecificationError(
+                f"{self._folder}: no checkpoint can be read ({self._unreadable[-1]}: {why}): try "
+                f"again, or move {self._folder / FOLDER} away to count everything anew"
+            )
         return None, None
 
-    def _known(self, manager: Any, step: int) -> _Content:
+    def _first_step(self, manager: Any) -> int:
+        """The number of the first checkpoint after a load.
+
+        What could not be read is put away, as newer checkpoints would take its place.
+        """
+        step = max(manager.all_steps(), default=-1) + 1
+        for each in self._unreadable:
+            self._rename(each, "unreadable")
+        if self._unreadable:
+            manager.reload()
+        self._unreadable = []
+        return step
+
+    def _rename(self, step: int, why: str) -> None:
+        folder = self._folder / FOLDER
+        names = (f"{step}.{why}{f'-{number}' if number else ''}" for number in itertools.count())
+        (folder / str(step)).rename(
+            next(folder / each for each in names if not (folder / each).exists())
+        )
+
+    def _known(self, manager: Any, step: int) -> Content:
         """The content of a checkpoint that another process has read."""
         try:
             return _read(manager, step)
@@ -183,7 +234,22 @@ class Store:
             ) from error
 
 
-def _read(manager: Any, step: int) -> _Content:
+def _close(manager: Any) -> None:
+    """Closes a manager of Orbax, which leaves its threads behind if it has an error to tell.
+
+    It tells each error once.
+    """
+    try:
+        manager.close()
+    except Exception:
+        for _ in range(_ERRORS):
+            with suppress(Exception):
+                manager.close()
+                break
+        raise
+
+
+def _read(manager: Any, step: int) -> Content:
     import orbax.checkpoint as orbax
 
     def read(name: str) -> np.ndarray:

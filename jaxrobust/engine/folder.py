@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,16 +17,25 @@ import jax
 import numpy as np
 
 from jaxrobust.data.source import ImageSource
+from jaxrobust.durable.interrupts import ends_in_peace
 from jaxrobust.durable.lock import locked
 from jaxrobust.durable.shared import check_shared
-from jaxrobust.durable.store import Store
+from jaxrobust.durable.store import FOLDER, Store
 from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.hosts import Processes
-from jaxrobust.run_folder import is_written, read_record, was_counted, write_record, write_run
+from jaxrobust.run_folder import (
+    check_belongs,
+    design_of,
+    is_written,
+    read_record,
+    was_counted,
+    write_record,
+    write_run,
+)
 
 # Several processes wait for each other when they meet: less often than they make steps.
 _MEET_EVERY = 5.0  # seconds
@@ -65,28 +75,30 @@ def saved(
         SpecificationError: the folder is in use, holds another sweep, cannot be written or is not
             the same for all processes.
         ProcessLostError: another process is gone.
+        KeyboardInterrupt: Ctrl-C was pressed while the sweep ended, which it has done then.
 
     Warns:
-        UserWarning: a checkpoint is damaged.
+        UserWarning: a checkpoint is damaged, or what else is found to be wrong in the folder.
     """
     _check_alike(kept, processes)
-    with ExitStack() as stack:
+    with ends_in_peace() as hold, ExitStack() as stack:
         still_ours: list[Callable[[], None]] = []
         processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
         processes.decide(lambda: _check_held(kept, folder, images, extend))
-        saver = stack.enter_context(
-            _Saver(kept, folder, images.left_out, save_every, processes, still_ours)
-        )
-        saver.resume()
+        saver = stack.enter_context(_Saver(kept, folder, images, save_every, processes, still_ours))
+        saver.resume(extend)
         try:
             yield saver
         except SpecificationError:  # nothing can be run, or nothing can be saved
+            hold()
             raise
         except BaseException:
+            hold()
             if processes.count == 1:
                 saver.finish()
             raise
+        hold()
         saver.finish()
 
 
@@ -101,15 +113,21 @@ def _check_alike(kept: Kept, processes: Processes) -> None:
 
 
 def _check_held(kept: Kept, folder: Path, images: ImageSource, extend: bool) -> None:
-    if not was_counted(folder):
-        return
-    record = read_record(folder)
+    try:
+        record = read_record(folder) if was_counted(folder) else None
+    except OSError as error:
+        raise SpecificationError(f"{folder} cannot be read: {first_line(error)}") from error
+    if record is not None:
+        _check_same(f"{folder}/sweep.json", record, kept, folder, images, extend)
+
+
+def _check_same(
+    what: str, record: Any, kept: Kept, folder: Path, images: ImageSource, extend: bool
+) -> None:
     try:
         held = Specification.from_json(record["specification"])
     except (KeyError, TypeError) as error:
-        raise SpecificationError(
-            f"{folder}/sweep.json is of another version: choose another folder"
-        ) from error
+        raise SpecificationError(f"{what} is of another version: choose another folder") from error
     check_same(folder, held, kept.spec, images, extend)
 
 
@@ -120,14 +138,15 @@ class _Saver:
         self,
         kept: Kept,
         folder: Path,
-        left_out: Sequence[str],
+        images: ImageSource,
         save_every: float,
         processes: Processes,
         still_ours: Sequence[Callable[[], None]],
     ) -> None:
         self._still_ours = still_ours
-        self._kept, self._folder, self._left_out = kept, folder, left_out
+        self._kept, self._folder, self._images = kept, folder, images
         self._processes = processes
+        self._extends: list[str] = []  # the designs that this one has grown from
         self._save_every, self._saved_at = save_every, time.monotonic()
         self._pause = save_every
         # Trial-images that are done, all of them, those of this session and its seconds.
@@ -137,27 +156,64 @@ class _Saver:
         self._met = self._saved_at
         self._new = False  # whether anything was counted here
         self._owner = np.full(kept.state.carried.shape[:-1], NOBODY, np.int32)
-        with _writing(folder):
+        with self._writing():
             self._store = Store(folder, processes=processes)
 
     def __enter__(self) -> _Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Several processes close it together: after an error they might wait for ever.
-        if kind is None or self._processes.count == 1:
+        if kind is None:
             self._store.close()
+        # Several processes close it together: after an error they might wait for ever.
+        elif self._processes.count == 1:
+            with suppress(SpecificationError):  # the first error tells why
+                self._store.close()
 
-    def resume(self) -> None:
-        """Takes what the folder holds, and says in `sweep.json` what is being run."""
+    def resume(self, extend: bool) -> None:
+        """Takes what the folder holds, and says in `sweep.json` what is being run.
+
+        Args:
+            extend: whether the sweep may add to the one that the folder holds.
+        """
         if found := self._store.load():
+            record = found[1]
+            self._processes.decide(lambda: self._check_found(record, extend))
             self._kept.take(*found)
-            self._progress = found[1]["progress"]
+            self._progress = record["progress"]
+        else:
+            self._processes.decide(self._check_nothing_lost)
         self._processes.decide(self._describe)
+
+    def _check_found(self, saved: dict[str, Any], extend: bool) -> None:
+        """Makes sure that a checkpoint is of this sweep or one that it extends."""
+        described = read_record(self._folder)
+        if described is None:
+            what = f"{self._folder}/{FOLDER}"
+            _check_same(what, saved, self._kept, self._folder, self._images, extend)
+            warnings.warn(
+                f"{self._folder}: sweep.json is missing or damaged: what the newest checkpoint "
+                "says is gone on with",
+                stacklevel=2,
+            )
+        else:
+            check_belongs(self._folder, described, saved)
+            self._extends = described.get("extends", [])
+        for each in (described or saved, saved):
+            design = design_of(each["specification"])
+            if design not in self._extends:
+                self._extends.append(design)
+
+    def _check_nothing_lost(self) -> None:
+        if was_counted(self._folder) and is_written(self._folder):
+            raise SpecificationError(
+                f"{self._folder} holds a finished result but no checkpoints any more, so that "
+                "nothing can be added: read it with open_run, or choose another folder"
+            )
 
     def _describe(self) -> None:
         if not (self._kept.finished and is_written(self._folder)):
-            with _writing(self._folder):
+            with self._writing():
                 write_record(self._folder, self._record(finished=False))
 
     def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
@@ -233,12 +289,12 @@ class _Saver:
         self._kept.take(*found)
 
     def _write(self) -> None:
-        with _writing(self._folder):
+        with self._writing():
             write_run(self._folder, self._kept.result, self._record(self._kept.finished))
 
     def _save(self) -> None:
         began = time.monotonic()
-        self._processes.decide(lambda: [check() for check in self._still_ours])
+        self._processes.decide(self._check_ours)
         arrays, processes = self._kept.arrays, self._processes
         if processes.count > 1:
             arrays = own_part(arrays, self._owner, processes.index)
@@ -263,7 +319,8 @@ class _Saver:
             "specification": self._kept.spec.to_json(),
             "hash": self._kept.spec.hash,
             "finished": finished,
-            "left_out": list(self._left_out),
+            "extends": self._extends,
+            "left_out": list(self._images.left_out),
             "written": _now(),
             "plan": self._kept.plans,
             "versions": versions,
@@ -271,15 +328,20 @@ class _Saver:
             "device": {"platform": device.platform, "kind": device.device_kind},
         }
 
+    def _check_ours(self) -> None:
+        for check in self._still_ours:
+            check()
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SpecificationError(
-            f"cannot write in {folder}: {first_line(error)}; what was saved before is intact"
-        ) from error
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._check_ours()
+        try:
+            yield
+        except OSError as error:
+            raise SpecificationError(
+                f"cannot write in {self._folder}: {error.strerror or first_line(error)}; what was "
+                "saved before is intact"
+            ) from error
 
 
 def _now() -> str:

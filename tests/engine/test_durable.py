@@ -1,10 +1,12 @@
 """Sweeps in a run folder: interrupted, damaged, in use; they go on from what was saved."""
 
+import errno
 import json
 import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,12 @@ from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
 from jaxrobust.data.progress import PREPARING
+from jaxrobust.durable import store as store_module
+from jaxrobust.durable.lease import leased
 from jaxrobust.durable.lock import is_locked, locked
 from jaxrobust.durable.store import FOLDER, Store
+from jaxrobust.run_folder import check_run_folder
+from jaxrobust.status import status
 
 ARGUMENTS: dict[str, Any] = dict(
     perturbations=["synapse_knockout", "weight_noise"],
@@ -167,17 +173,169 @@ def test_a_sweep_that_counted_nothing_leaves_its_folder_to_another(
     assert jr.open_run(tmp_path).identical(result)
 
 
-def test_an_unreadable_description_is_refused(
+@pytest.mark.parametrize("left", [None, "", "{", '{"specification": {"net', "\udcff"])
+def test_without_its_description_a_sweep_goes_on_from_the_checkpoint(
+    left: str | None, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(net, source, run, 13 * IMAGES)
+    if left is None:
+        (run / "sweep.json").unlink()
+    else:
+        (run / "sweep.json").write_text(left, errors="surrogateescape")
+    assert int((jr.open_run(run).images > 0).sum()) > 0
+    assert "trials" in status(run)
+    message = refusal(sweep, net, source, run, root=7)
+    assert message.startswith(f"{run} holds another sweep: root 0, not 7: choose another folder")
+    counter = Counter()
+    with pytest.warns(UserWarning, match="sweep.json is missing or damaged"):
+        sweep(net, source, run, report=counter)
+    assert counter.first, "what was saved was not counted again"
+    assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def test_an_unreadable_description_without_checkpoints_is_refused(
     net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
-    (run / "sweep.json").write_text("{")
-    assert "sweep.json cannot be read: " in refusal(sweep, net, source, run)
-    assert "sweep.json cannot be read: " in refusal(jr.open_run, run)
     record = json.loads((whole / "sweep.json").read_text())
     record["specification"]["colour"] = "blue"
     (run / "sweep.json").write_text(json.dumps(record))
     assert "sweep.json is of another version" in refusal(sweep, net, source, run)
+    shutil.rmtree(run / FOLDER)
+    (run / "sweep.json").write_text("{")
+    assert "sweep.json cannot be read: " in refusal(sweep, net, source, run)
+    assert "sweep.json cannot be read: " in refusal(jr.open_run, run)
+
+
+@pytest.mark.parametrize("what", ["no space for sweep.json", "killed before", "killed in a save"])
+def test_a_sweep_that_came_to_nothing_does_not_keep_its_folder(
+    what: str, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxrobust.run_folder.write_whole", full_disk)
+        message = refusal(sweep, net, source, run)
+    assert message == (
+        f"cannot write in {run}: No space left on device; what was saved before is intact"
+    )
+    assert not (run / "sweep.json").exists() and (run / FOLDER).is_dir()
+    if what == "killed in a save":
+        (run / FOLDER / "0.orbax-checkpoint-tmp").mkdir()
+    if what == "killed before":
+        (run / ".sweep.json.123").write_text("{")
+    sweep(net, source, run)
+    assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def full_disk(path: Path, content: bytes) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_other_folders_of_checkpoints_are_left_alone(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    model = tmp_path / "model" / FOLDER / "best.pt"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    assert "holds something else" in refusal(sweep, net, source, model.parents[1])
+    step = tmp_path / "training" / FOLDER / "100" / "default"
+    step.mkdir(parents=True)
+    (step / "array").write_bytes(b"weights")
+    assert "no checkpoint can be read" in refusal(sweep, net, source, tmp_path / "training")
+    assert model.exists() and (step / "array").exists()
+
+
+# Checkpoints and results of another sweep
+
+
+def test_a_checkpoint_of_another_sweep_is_refused(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    sweep(net, source, other, root=7, seeds=2)
+    run = shutil.copytree(whole, tmp_path / "run")
+    newest = max((run / FOLDER).iterdir(), key=lambda path: int(path.name))
+    [foreign, *_] = (other / FOLDER).iterdir()
+    shutil.copytree(foreign, newest.with_name(str(int(newest.name) + 1)))
+    (run / "results.nc").unlink()
+    for function in (jr.open_run, status):
+        message = refusal(function, run)
+        assert "the newest checkpoint is of another sweep than" in message
+        assert "(other seeds, root)" in message
+    assert "is of another sweep" in refusal(sweep, net, source, run)
+    assert "is of another sweep" in refusal(sweep, net, source, run, seeds=4, extend=True)
+    shutil.rmtree(newest.with_name(str(int(newest.name) + 1)))
+    assert sweep(net, source, run).identical(jr.open_run(whole))
+
+
+def test_the_checkpoints_of_what_is_extended_belong_to_it(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "undamaged":
+            raise KeyboardInterrupt
+
+    for seeds in (4, 5):  # neither comes to a checkpoint of its own
+        with pytest.raises(KeyboardInterrupt):
+            sweep(net, source, run, seeds=seeds, extend=True, report=stop)
+    assert jr.open_run(run).sizes["seed"] == 3
+    assert sweep(net, source, run, seeds=5).sizes["seed"] == 5
+
+
+def test_result_files_that_are_not_as_written_are_written_again(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    sweep(net, source, other, root=7)
+    for name in ("results.nc", "results.csv"):
+        for number, spoil in enumerate(
+            (
+                Path.unlink,
+                truncate,
+                flip,
+                lambda path: path.write_bytes((other / path.name).read_bytes()),
+                lambda path: path.write_bytes(b""),
+            )
+        ):
+            run = shutil.copytree(whole, tmp_path / f"{name}-{number}")
+            spoil(run / name)
+            if name == "results.nc":
+                with warnings.catch_warnings(action="ignore"):
+                    assert jr.open_run(run).identical(jr.open_run(whole))
+            result = sweep(net, source, run)
+            assert result.identical(jr.open_run(whole)) and jr.open_run(run).identical(result)
+            assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+            assert json.loads((run / "sweep.json").read_text())["finished"] is True
+
+
+def test_a_wrong_result_is_not_read_as_the_sweeps(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    other, run = tmp_path / "other", shutil.copytree(whole, tmp_path / "run")
+    sweep(net, source, other, root=7)
+    shutil.copy(other / "results.nc", run)
+    with pytest.warns(UserWarning, match="results.nc is damaged or of another sweep: the newest"):
+        assert jr.open_run(run).identical(jr.open_run(whole))
+    shutil.rmtree(run / FOLDER)
+    assert "is damaged or of another sweep, and there are no" in refusal(jr.open_run, run)
+    record = json.loads((run / "sweep.json").read_text())
+    del record["files"]  # as of version 0.1
+    (run / "sweep.json").write_text(json.dumps(record))
+    assert "is damaged or of another sweep, and there are no" in refusal(jr.open_run, run)
+    shutil.copy(whole / "results.nc", run)
+    assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def test_a_result_without_checkpoints_is_not_counted_over(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(run / FOLDER)
+    assert "holds a finished result but no checkpoints any more" in refusal(sweep, net, source, run)
+    assert jr.open_run(run).identical(jr.open_run(whole))
 
 
 # Damage
@@ -221,18 +379,81 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(how: str, tmp_path: P
         messages = [str(each.message) for each in told][:-1]
         if number == 0:
             [message] = messages
-            assert message.startswith(f"{damaged}: checkpoint 1 is damaged (")
+            assert message.startswith(f"{damaged}: checkpoint 1 is damaged")
             assert message.endswith("): the one before is used") and "\n" not in message
-            assert not (damaged / FOLDER / "1").exists()
             fell_back += 1
         else:
             assert messages == []
+        kept = contents(damaged)
         store.save({"sums/a": np.zeros(1)}, {"number": 5})
         store.wait()
+        assert kept <= contents(damaged), "nothing is removed"
+        assert (damaged / FOLDER / "1").exists() == (number == 1)
         newer = store.load()
         assert newer is not None and newer[1]["number"] == 5
         store.close()
     assert fell_back >= 2
+
+
+def contents(folder: Path) -> set[bytes]:
+    return {path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Flaky:
+    """Makes Orbax fail to read some checkpoints for as long as it is told to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.steps: set[int] = set()
+        read = store_module._read
+
+        def reading(manager: Any, step: int) -> Any:
+            if step in self.steps:
+                raise error
+            return read(manager, step)
+
+        patch.setattr(store_module, "_read", reading)
+
+
+MOMENTARY = [
+    OSError(errno.EIO, os.strerror(errno.EIO)),
+    OSError(errno.ESTALE, os.strerror(errno.ESTALE)),
+    PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+    ValueError("Unsupported version of the checkpoint"),
+]
+
+
+@pytest.mark.parametrize("error", MOMENTARY, ids=str)
+def test_a_checkpoint_that_cannot_be_read_for_a_moment_is_not_lost(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, flaky = Store(tmp_path), Flaky(monkeypatch, error)
+    for number in range(2):
+        store.save({"a": np.full(3, number)}, {"number": number})
+    store.wait()
+    flaky.steps = {1}
+    with pytest.warns(UserWarning, match=r"checkpoint 1 is damaged or cannot be read now \("):
+        found = store.load()
+    assert found is not None and found[1]["number"] == 0
+    flaky.steps = set()
+    found = store.load()
+    assert found is not None and found[1]["number"] == 1, "it can be read again"
+
+    flaky.steps = {0, 1}
+    with pytest.warns(UserWarning, match="checkpoint 1"):
+        message = refusal(store.load)
+    assert message.startswith(f"{tmp_path}: no checkpoint can be read (0: ")
+    flaky.steps = {1}
+    with pytest.warns(UserWarning, match="checkpoint 1"):
+        store.load()
+    for number in range(5):
+        store.save({"a": np.zeros(3)}, {"number": number})
+    store.wait()
+    names = sorted(path.name for path in (tmp_path / FOLDER).iterdir())
+    assert names == ["1.unreadable", "4", "5", "6"]
+    (tmp_path / FOLDER / "1.unreadable").rename(tmp_path / FOLDER / "7")
+    store.close()
+    found = Store(tmp_path).load()
+    assert found is not None and found[1]["number"] == 1
 
 
 CHANGES: dict[str, Any] = {
@@ -268,6 +489,7 @@ def test_what_orbax_restores_without_complaint_is_verified(
     monkeypatch.setattr(store._manager, "restore", changed)
     with pytest.warns(UserWarning, match=r"its digest is wrong\): there is none before it"):
         assert store.load() is None
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["0.damaged"]
     store.close()
 
 
@@ -296,11 +518,12 @@ def test_a_sweep_goes_on_from_the_checkpoint_before_a_damaged_one(
     counter = Counter()
     with pytest.warns(UserWarning, match=f"checkpoint {newest.name} is damaged"):
         sweep(net, source, run, report=counter)
+    assert newest.with_name(f"{newest.name}.unreadable").exists()
     assert counter.first is not None and 0 < counter.first <= 5 * IMAGES
     assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
-# Locks, read-only folders
+# Locks, read-only folders, names
 
 
 def test_a_second_run_on_a_folder_is_refused(
@@ -312,6 +535,105 @@ def test_a_second_run_on_a_folder_is_refused(
     assert message.startswith(f"{whole} is in use by process {os.getpid()} on ")
     assert not is_locked(whole)
     sweep(net, source, whole)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_there_are_no_locks_a_lease_keeps_others_out(
+    number: int, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def second(what: str, done: int, total: int) -> None:
+        if what == "undamaged":
+            assert "running" in status(run)
+            told.append(refusal(locked(run).__enter__))
+            raise KeyboardInterrupt
+
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcntl.flock", flock)
+        assert not is_locked(run) and not is_locked(whole)
+        assert "finished" in status(whole)
+        shutil.copytree(whole, run)
+        record = json.loads((run / "sweep.json").read_text())
+        (run / "sweep.json").write_text(json.dumps({**record, "finished": False}))
+        with (
+            pytest.warns(UserWarning, match="its file system has no locks .*; a lease"),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            sweep(net, source, run, seeds=4, extend=True, report=second)
+        assert "is in use by process " in told[0]
+        assert not is_locked(run)
+    with leased(run, settled=0):  # of a machine that mounts it without locks
+        assert "is in use by process " in refusal(locked(run).__enter__)
+
+
+@pytest.mark.parametrize("how", ["removed", "made anew", "renamed", "lock removed"])
+def test_a_run_whose_folder_is_taken_away_stops_and_writes_nothing(
+    how: str, net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    seen: list[int] = []
+
+    def report(what: str, done: int, total: int) -> None:
+        if what in PREPARING or seen or not done:
+            return
+        while any("tmp" in path.name for path in (run / FOLDER).iterdir()):
+            time.sleep(0.01)  # what Orbax has begun it writes anywhere
+        seen.append(done)
+        if how == "lock removed":
+            (run / ".lock").unlink()
+        elif how == "renamed":
+            run.rename(moved)
+        else:
+            shutil.rmtree(run)
+        if how == "made anew":
+            with locked(run):
+                pass
+
+    message = refusal(sweep, net, source, run, report=report, save_every=0)
+    assert message.startswith(f"{run} was removed, renamed or made anew while this run was using")
+    assert seen
+    if how != "lock removed":
+        left = [path.name for path in run.iterdir()] if run.exists() else []
+        assert left == ([".lock"] if how == "made anew" else [])
+
+
+NAMES = {
+    "bad\udcff": "bytes that are not UTF-8",
+    "lone\ud800": "bytes that are not UTF-8",
+    "null\0": "a null character",
+    "a[b]": "the character [",
+    "a*": "the character *",
+    "why?": "the character ?",
+    "back\\slash": "the character \\",
+    "long/" * 780: "more than ",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_whose_name_orbax_cannot_take_is_refused_before_anything_is_done(
+    name: str, net: jr.Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (tmp_path / name, tmp_path / name / "below", str(tmp_path / name)):
+        message = refusal(jr.sweep, net, None, run_dir=path)
+        assert f"its whole name holds {NAMES[name]}" in message and message.isprintable()
+    if "/" not in name and "\0" not in name and "\ud800" not in name:
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert NAMES[name] in refusal(jr.sweep, net, None, run_dir="run")
+
+
+@pytest.mark.parametrize("name", ["größe 日本", "a b", "per%20cent", "ha#sh", "x{1}", "line\nend"])
+def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
+    check_run_folder(tmp_path / name)
+    store = Store(tmp_path / name)
+    store.save({"a": np.arange(3)}, {"number": 1})
+    store.close()
+    assert Store(tmp_path / name, read_only=True).load() is not None
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
