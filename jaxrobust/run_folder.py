@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrobust.durable.files import digest_of, write_whole
+from jaxrobust.durable.foreign import read_json, read_netcdf
 from jaxrobust.durable.store import FOLDER, Content, Store, has_checkpoints, is_unused
 from jaxrobust.errors import SpecificationError, check_can_be_made, first_line
 from jaxrobust.paths import check_name, is_remote, path_of
-from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks
+from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks, whole_grid
 
 if TYPE_CHECKING:
     import xarray
@@ -87,14 +87,21 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         SpecificationError: it is damaged and there are no checkpoints.
     """
     path = folder / "sweep.json"
+    _check_is_file(path)
     try:
-        return json.loads(path.read_text())
+        return read_json(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
         if has_checkpoints(folder):
             return None
         raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _check_is_file(path: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    if not is_remote(path) and path.exists() and not path.is_file():
+        raise SpecificationError(f"{path} cannot be read: it is not a file")
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -200,9 +207,8 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
 
 def _written(folder: Path, record: Mapping[str, Any]) -> xarray.Dataset | None:
     """What `results.nc` holds; None if there is none, or not the right one beside checkpoints."""
-    import xarray
-
     path = folder / "results.nc"
+    _check_is_file(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -211,8 +217,9 @@ def _written(folder: Path, record: Mapping[str, Any]) -> xarray.Dataset | None:
     wrong = "is damaged or of another sweep"
     if digest in (None, digest_of(content)):
         try:
-            result = xarray.load_dataset(io.BytesIO(content), engine="h5netcdf")
-        except (OSError, ValueError, KeyError) as error:
+            result = read_netcdf(content)
+            whole_grid(result)
+        except ValueError as error:
             wrong = f"cannot be read ({first_line(error)})"
         else:
             told = record.get("hash")

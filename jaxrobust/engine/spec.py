@@ -31,7 +31,7 @@ _TAKEN += ("perturbation", "layer", "strength", "seed", "block")
 _TAKEN += (*BITS, SEEN, "image", "label", "byte")
 
 Metric = Callable[[Any, Any, Any], Any]
-Grid = str | Sequence[Any]
+Grid = str | Sequence[Any] | np.ndarray | jax.Array
 Keep = Literal["counts", "images"]
 
 

@@ -50,7 +50,7 @@ class State:
     @staticmethod
     def size_in_bytes(spec: Specification) -> int:
         """Bytes of the sums of all trials, on the host."""
-        kinds = sum(np.dtype(kind).itemsize for kind in _kinds(spec).values())
+        kinds = sum(kind.itemsize for kind in _kinds(spec).values())
         return State._cells(spec) * (kinds + 1 + _bytes_of_bits(spec))
 
     @staticmethod
@@ -121,10 +121,11 @@ class State:
             self.trials[quantity][row, :, column, :seeds] = values
 
 
-def _kinds(spec: Specification) -> dict[str, type[np.number]]:
+def _kinds(spec: Specification) -> dict[str, np.dtype]:
     """The dtype of every sum."""
     counts = (*COUNTS, *(NONFINITE + name for name in spec.metrics))
-    return dict.fromkeys(counts, np.int32) | dict.fromkeys(("loss", *spec.metrics), np.float64)
+    sums = ("loss", *spec.metrics)
+    return dict.fromkeys(counts, np.dtype(np.int32)) | dict.fromkeys(sums, np.dtype(np.float64))
 
 
 def _bytes_of_bits(spec: Specification) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.report import tables
 from jaxrobust.results import accuracy, cell_rows, sees_some
 from jaxrobust.statistics import wilson_interval
@@ -56,6 +57,7 @@ def page(
     template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
     first, *others = [_figure(number, picture) for number, picture in enumerate(pictures, start=1)]
     main = main_metric(result)
+    run, provenance = facts(record)
     return template.substitute(
         title=escape(f"How {_network(result)} breaks"),
         lead=escape(_lead(result)),
@@ -68,8 +70,8 @@ def page(
         layers=tables.layers(result, main),
         interval=escape(_interval(result, main)),
         known=_known(result),
-        specification=_pairs(_specification(record)),
-        provenance=_pairs(_provenance(record)),
+        specification=_pairs(run),
+        provenance=_pairs(provenance),
         cells=tables.cells(result),
         example=escape(_example(folder, main)),
     )
@@ -174,6 +176,21 @@ def _finding(finding: Finding) -> str:
         f'<li><span class="verdict {finding.verdict.replace(" ", "-")}">{finding.verdict}</span>'
         f"<b>{_text(finding.claim)}.</b> {_text(finding.evidence)}</li>"
     )
+
+
+def facts(record: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What `sweep.json` says was run, and with what.
+
+    Raises:
+        SpecificationError: it doesn't.
+    """
+    try:
+        return list(_specification(record)), list(_provenance(record))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SpecificationError(
+            f"sweep.json does not say all that a report tells of a run: {type(error).__name__} "
+            f"{first_line(error)!r}"
+        ) from error
 
 
 def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

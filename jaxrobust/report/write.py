@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from jaxrobust.figures import (
 )
 from jaxrobust.figures.captions import Kind
 from jaxrobust.paths import is_remote
-from jaxrobust.report.page import Picture, page
-from jaxrobust.run_folder import open_run
+from jaxrobust.report.page import Picture, facts, page
+from jaxrobust.run_folder import open_run, read_record
 from jaxrobust.summary import main_metric, undamaged
 
 if TYPE_CHECKING:
@@ -62,10 +61,10 @@ def write_report(folder: str | Path) -> list[Path]:
         )
     folder = Path(folder)
     result = open_run(folder)
-    described = folder / "sweep.json"
-    if not described.exists():
+    record = read_record(folder)
+    if record is None:
         raise FileNotFoundError(f"{folder} holds no sweep.json: not the folder of a sweep")
-    record = json.loads(described.read_text())
+    facts(record)  # before any figure is drawn
     (folder / "figures").mkdir(exist_ok=True)
     pictures, written = [], [folder / "report.html"]
     for planned in _plan(result):
