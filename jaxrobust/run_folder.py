@@ -72,6 +72,7 @@ def _changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
 def _is_as_written(file: Path, digest: str | None) -> bool:
     if digest is None:
         return file.exists()
+    _check_is_file(file)
     try:
         return digest_of(file.read_bytes()) == digest
     except FileNotFoundError:

@@ -16,7 +16,7 @@ import jaxrobust as jr
 from jaxrobust.cli import main
 from jaxrobust.errors import SpecificationError
 from jaxrobust.report import write_report
-from jaxrobust.run_folder import read_record
+from jaxrobust.run_folder import is_written, read_record
 
 SECRET = np.arange(80, dtype=np.int64) + 1_000_000
 
@@ -155,6 +155,12 @@ def test_a_damaged_result_is_refused_in_one_line(content: bytes | None, folder: 
 
 
 def test_what_is_not_a_file_is_not_waited_for(folder: Path) -> None:
+    record = json.loads((folder / "sweep.json").read_text())
+    record["files"] = {"results.csv": "0"}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    (folder / "results.csv").unlink()
+    os.mkfifo(folder / "results.csv")
+    assert "results.csv cannot be read" in refused(is_written, folder)
     for name in ("results.nc", "sweep.json"):
         (folder / name).unlink()
         os.mkfifo(folder / name)
@@ -176,6 +182,7 @@ TEXTS = [
     '{"finished": true, "specification": null}',
     '{"finished": true, "files": []}',
     '{"finished": true, "files": {"results.nc": 1}}',
+    '{"finished": true, "files": {"/dev/zero": "0"}}',
     '{"finished": true, "versions": [], "device": 3}',
 ]
 

@@ -27,6 +27,7 @@ _KINDS: dict[str, type] = {
     "device": dict,
     "left_out": list,
 }
+_FILES = ("results.nc", "results.csv", "cells.csv")
 # Attributes of a result that are JSON, as netCDF has no lists of text and no mappings.
 _PACKED: dict[str, type] = {"depth": list, "identity": dict, "exact": list, "damaged": dict}
 # Deflate can make a thousand bytes of one; the rest is for what is not stored at all.
@@ -50,8 +51,9 @@ def read_json(text: str) -> dict[str, Any]:
     for name, kind in _KINDS.items():
         if not isinstance(record.get(name, kind()), kind):
             raise ValueError(f"{name} in it is {_kind(record[name])}")
-    if not all(isinstance(each, str) for each in record.get("files", {}).values()):
-        raise ValueError("files in it are not names with digests")
+    for name, digest in record.get("files", {}).items():
+        if not isinstance(digest, str) or name not in _FILES:
+            raise ValueError("files in it are not those of a sweep with their digests")
     return record
 
 

@@ -161,7 +161,7 @@ class Evaluation:
     Attributes:
         images: how many were seen.
         top1, top5, nonfinite: how many of them were right, or had a logit that isn't finite.
-        loss: mean cross entropy in nats, over images with finite logits.
+        loss: mean cross entropy in nats, over images with finite logits; NaN if none has them.
         top1_interval, top5_interval: Wilson's 95 % interval of the proportion.
     """
 
@@ -218,6 +218,7 @@ def evaluate(
     sums = evaluate_clean(network, decoded, block, precision=precision_mode).sums
     total = {name: values.sum(dtype=float) for name, values in sums.items()}
     seen = int(total["images"])
+    finite = seen - int(total["nonfinite"])
 
     def interval(hits: float) -> tuple[float, float]:
         low, high = wilson_interval(np.asarray(hits), np.asarray(seen))
@@ -228,7 +229,7 @@ def evaluate(
         top1=int(total["top1"]),
         top5=int(total["top5"]),
         nonfinite=int(total["nonfinite"]),
-        loss=float(total["loss"] / max(seen - total["nonfinite"], 1)),
+        loss=float(total["loss"] / finite) if finite else float("nan"),
         top1_interval=interval(total["top1"]),
         top5_interval=interval(total["top5"]),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 import xarray
+from networks_for_tests import CLASSES, PREPROCESSING
 from results_for_tests import ALEXNET, KNOCKOUTS, made, record
 from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
 
@@ -140,6 +141,18 @@ def test_logits_that_are_not_finite_are_told_of() -> None:
     assert "the metric loss is NaN or infinite in 1 of 3 cells" in text_table(worse)
     over_images = jr.accuracy(worse, "loss", over="seeds+images").sel(strength=0.2)
     assert np.isnan(over_images["mean"]).all()
+
+
+def test_a_network_without_finite_logits_has_no_loss(source: jr.ImageSource) -> None:
+    kernel = jnp.full((3, CLASSES), 1e30)
+
+    def apply(params: Any, images: jax.Array) -> jax.Array:
+        return (images.mean((1, 2)) @ params["fc"]["w"] + 1) * 1e30
+
+    net = jr.Network(apply, {"fc": {"w": kernel}}, name="huge", preprocessing=PREPROCESSING)
+    found = jr.evaluate(net, source)
+    assert found.nonfinite == found.images and np.isnan(found.loss) and found.top1 == 0
+    assert f"{IMAGES} images with a logit that is not finite" in str(found)
 
 
 @pytest.mark.parametrize("clean", [5.0, np.nan, np.inf])
