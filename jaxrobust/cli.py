@@ -26,6 +26,7 @@ from jaxrobust.arguments import (
     load_network,
     open_images,
 )
+from jaxrobust.durable.interrupts import at_most_once_a_second, never_again
 from jaxrobust.errors import ProcessLostError, SpecificationError
 from jaxrobust.text import aligned
 
@@ -157,8 +158,7 @@ class Sweep(SweepArguments):
             done = "nothing was done yet"
             if folder.exists():
                 done = f"what was done is in {folder}; the same command goes on with it"
-            print(f"\njaxrobust: interrupted: {done}", file=sys.stderr)
-            raise SystemExit(130) from None
+            raise KeyboardInterrupt(done) from None
         if not quiet:
             print(text_table(result))
             tables = ["results.csv"] + (["cells.csv"] if self.precision is not None else [])
@@ -341,6 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sys.flags.safe_path:
         sys.path.append("")  # module:attribute may be in the current folder
     warnings.showwarning = lambda message, *_: print(f"jaxrobust: note: {message}", file=sys.stderr)
+    at_most_once_a_second()
     if isinstance(command, Sweep) and command.distributed:
         _run_or_leave(command)
     else:
@@ -355,6 +356,10 @@ def _run(command: Any) -> None:
     except (SpecificationError, OSError, ProcessLostError) as error:
         print(f"jaxrobust: error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, ProcessLostError) else 2) from None
+    except KeyboardInterrupt as interrupt:
+        never_again()
+        print("\njaxrobust: interrupted", *interrupt.args, sep=": ", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _run_or_leave(command: Any) -> None:

@@ -28,11 +28,15 @@ def check_run_folder(folder: str | Path) -> Path:
     """
     check_name(folder)
     path = path_of(folder)
-    if not path.exists():
-        if not is_remote(path):
-            check_can_be_made(path)
-    elif not path.is_dir() or not (path / "sweep.json").exists() and not _is_ours(path):
-        raise SpecificationError(f"{path} holds something else: choose a folder that is new")
+    try:
+        if not path.exists():
+            if not is_remote(path):
+                check_can_be_made(path)
+        elif not path.is_dir() or not (path / "sweep.json").exists() and not _is_ours(path):
+            raise SpecificationError(f"{path} holds something else: choose a folder that is new")
+    except OSError as error:
+        why = error.strerror or first_line(error)
+        raise SpecificationError(f"{path} cannot be used: {why}") from error
     return path
 
 

@@ -1,8 +1,10 @@
 """The command: what it prints, what it writes, and how it ends when asked for nonsense."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from rich.progress import Progress
 
 import jaxrobust as jr
 from jaxrobust.cli import main
-from jaxrobust.durable.lock import locked
+from jaxrobust.durable.lock import is_locked, locked
+from jaxrobust.durable.store import has_checkpoints
 from jaxrobust.networks import checkpoint
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.zoo import ZOO
@@ -21,6 +24,7 @@ from jaxrobust.perturbations import REGISTRY
 from jaxrobust.precision import unseen_events
 
 SIDE, CLASSES, IMAGES = 32, 4, 22
+SLOW = pytest.mark.slow
 BLUEPRINT = Blueprint(
     "small",
     "alexnet",
@@ -307,6 +311,31 @@ def test_report_shows_a_sweep(
     assert json.loads(result.attrs["depth"])[-1] == "fc8"
 
 
+@pytest.mark.parametrize("presses", [3, *(pytest.param(n, marks=SLOW) for n in (1, 2, 40))])
+def test_however_often_ctrl_c_is_pressed_a_sweep_ends_cleanly_and_keeps_what_was_done(
+    presses: int, network: str, data: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    sweep = ["sweep", network, "--data", data, "--out", str(run), "--layers", "fc[78]"]
+    sweep += ["--seeds", "4000", "--save-every", "0", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxrobust", *sweep], stderr=subprocess.PIPE, text=True
+    )
+    while not has_checkpoints(run) and process.poll() is None:
+        time.sleep(0.02)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, errors = process.communicate(timeout=60)
+    assert errors == (
+        f"\njaxrobust: interrupted: what was done is in {run}; the same command goes on with it\n"
+    )
+    assert process.returncode == 130
+    found = jr.open_run(run)
+    assert found.attrs["finished"] == 0 and int(found.images.sum()) > 0
+    assert (run / "results.nc").exists() and not is_locked(run)
+
+
 def test_an_interrupted_sweep_says_where_its_result_is(
     network: str,
     data: str,
@@ -321,10 +350,12 @@ def test_an_interrupted_sweep_says_where_its_result_is(
     out = tmp_path / "run"
     sweep = ["sweep", network, "--data", data, "--out", str(out), "--layers", "fc[78]"]
     sweep += ["--perturbations", "node_knockout", "--strengths", "0,0.4,0.8", "--seeds", "3"]
+    handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "update", interrupted)
         with pytest.raises(SystemExit) as caught:
             main(sweep)
+    signal.signal(signal.SIGINT, handler)
     assert caught.value.code == 130
     error = capsys.readouterr().err
     assert f"interrupted: what was done is in {out}; the same command goes on with it" in error

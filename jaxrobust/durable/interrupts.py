@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,3 +36,29 @@ def ends_in_peace() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, before[0] or signal.SIG_DFL)
     if pressed:
         raise KeyboardInterrupt
+
+
+def at_most_once_a_second() -> None:
+    """From now on Ctrl-C that is pressed again at once does not disturb what ends after the first.
+
+    One a second later counts: Python may lose one, in a callback of its garbage collector.
+    """
+    last = -math.inf
+
+    def interrupt(*_: Any) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before >= 1:
+            raise KeyboardInterrupt
+
+    _set(interrupt)
+
+
+def never_again() -> None:
+    """Ctrl-C does nothing any more: this process is about to end, which it would only disturb."""
+    _set(signal.SIG_IGN)
+
+
+def _set(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)

@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from jaxrobust.durable.lease import check_free, is_leased, leased
+from jaxrobust.durable.store import without_file_locks
 from jaxrobust.errors import SpecificationError
 from jaxrobust.paths import is_remote
 
@@ -67,6 +68,7 @@ def _taken(folder: Path, stack: ExitStack) -> Callable[[], None]:
             "keeps other runs out instead",
             stacklevel=5,
         )
+        stack.enter_context(without_file_locks())
         return stack.enter_context(leased(folder))
     check_free(folder)  # the file system may have no locks where another machine has mounted it
     file.truncate(0)
@@ -92,7 +94,9 @@ def _check_same(folder: Path, file: FileIO) -> None:
     except FileNotFoundError:
         found = None
     except OSError as error:
-        raise SpecificationError(f"{folder} cannot be read: {error.strerror}") from error
+        raise SpecificationError(
+            f"cannot save in {folder}: {error.strerror}; what was saved before is intact"
+        ) from error
     if found is None or not os.path.samestat(found, os.fstat(file.fileno())):
         raise SpecificationError(
             f"{folder} was removed, renamed or made anew while this run was using it: the run "

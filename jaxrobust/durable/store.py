@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -36,6 +37,23 @@ def is_unused(folder: Path) -> bool:
     """Whether a folder holds none, not even one that was put away, nor anything else there."""
     path = folder / FOLDER
     return path.is_dir() and all(".orbax-checkpoint-tmp" in each.name for each in path.iterdir())
+
+
+@contextmanager
+def without_file_locks() -> Iterator[None]:
+    """Lets checkpoints be written where the file system has no locks; a lease keeps others out.
+
+    TensorStore takes locks of its own, and Orbax offers no way to tell it not to. Should a version
+    of Orbax have this elsewhere, then saving fails, in words.
+    """
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    context = getattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", {})
+    context["file_io_locking"] = {"mode": "none"}
+    try:
+        yield
+    finally:
+        del context["file_io_locking"]
 
 
 class Store:
@@ -160,7 +178,11 @@ class Store:
         path = self._folder / FOLDER
         if not is_remote(path):
             path = path.resolve()  # Orbax takes no relative path
-        return orbax.CheckpointManager(path, options=options)
+        # Else what is in the first folder that is read decides what is expected in all of them.
+        handler = orbax.PyTreeCheckpointHandler(
+            multiprocessing_options=options.multiprocessing_options
+        )
+        return orbax.CheckpointManager(path, options=options, item_handlers=handler)
 
     def _newest(self, manager: Any) -> tuple[int | None, Content | None]:
         """The number and the content of the newest checkpoint that is intact."""
@@ -265,6 +287,14 @@ def _read(manager: Any, step: int) -> Content:
 def _silence_orbax() -> None:
     """Keeps from the user's terminal the tracebacks of what is also raised here."""
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    show = sys.unraisablehook
+
+    def hook(told: Any) -> None:
+        # A write beside one that failed outlives Orbax's event loop.
+        if str(told.exc_value) != "Event loop is closed":
+            show(told)
+
+    sys.unraisablehook = hook
 
 
 def _short(error: Exception) -> str:

@@ -116,7 +116,8 @@ def _check_held(kept: Kept, folder: Path, images: ImageSource, extend: bool) -> 
     try:
         record = read_record(folder) if was_counted(folder) else None
     except OSError as error:
-        raise SpecificationError(f"{folder} cannot be read: {first_line(error)}") from error
+        why = error.strerror or first_line(error)
+        raise SpecificationError(f"{folder} cannot be read: {why}") from error
     if record is not None:
         _check_same(f"{folder}/sweep.json", record, kept, folder, images, extend)
 

@@ -63,7 +63,9 @@ def write_report(folder: str | Path) -> list[Path]:
     result = open_run(folder)
     record = read_record(folder)
     if record is None:
-        raise FileNotFoundError(f"{folder} holds no sweep.json: not the folder of a sweep")
+        raise FileNotFoundError(
+            f"{folder} holds no sweep.json, or a damaged one: the same sweep writes it again"
+        )
     facts(record)  # before any figure is drawn
     (folder / "figures").mkdir(exist_ok=True)
     pictures, written = [], [folder / "report.html"]

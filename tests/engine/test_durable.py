@@ -456,6 +456,23 @@ def test_a_checkpoint_that_cannot_be_read_for_a_moment_is_not_lost(
     assert found is not None and found[1]["number"] == 1
 
 
+def test_a_checkpoint_that_is_empty_is_no_obstacle(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save({"a": np.arange(3)}, {"number": 0})
+    store.save({"a": np.arange(3)}, {"number": 1})
+    store.close()
+    shutil.rmtree(tmp_path / FOLDER / "1" / "default")
+    store = Store(tmp_path)
+    with pytest.warns(UserWarning, match="checkpoint 1 is damaged or cannot be read now"):
+        found = store.load()
+    assert found is not None and found[1]["number"] == 0
+    store.save({"a": np.arange(3)}, {"number": 2})
+    store.close()
+    assert sorted(each.name for each in (tmp_path / FOLDER).iterdir()) == ["0", "1.unreadable", "2"]
+    found = Store(tmp_path).load()
+    assert found is not None and found[1]["number"] == 2
+
+
 CHANGES: dict[str, Any] = {
     "value": lambda tree: tree["rows"].__setitem__((0, 3), tree["rows"][0, 3] + 1),
     "shape": lambda tree: in_text(tree, b"[6]", b"[3]"),

@@ -1,8 +1,10 @@
 """Sweeps in processes of their own: killed, and on a full disk; nothing that was saved is lost."""
 
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +52,18 @@ def fill_disk():
     wait_for_checkpoint()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+def lose_rights():
+    wait_for_checkpoint()
+    os.chmod(run / "checkpoints", 0o555)
+    if os.geteuid() == 0:  # who may write anywhere
+        os.seteuid(65534)
+
+def refused(act):
+    try:
+        sweep(run, act, 5)
+    except jr.SpecificationError as error:
+        print(error, flush=True)
 
 def kill():
     wait_for_checkpoint()
@@ -117,6 +131,91 @@ def test_a_full_disk_is_told_and_a_killed_sweep_goes_on(
     _, errors = second.communicate(timeout=300)
     assert second.returncode == 0, errors
     assert same_table(run)
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_process_whose_save_was_refused_ends(
+    reachable: bool, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755 if reachable else 0o700)
+        run = Path(made) / "run"
+        process = start("refused(lose_rights)", run, source)
+        told, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert told == (
+            f"cannot save in {run}: Permission denied; what was saved before is intact\n"
+        ), errors
+        assert int(jr.open_run(run).images.sum()) > 0
+        (run / FOLDER).chmod(0o755)
+
+
+def test_a_disk_that_is_full_when_the_result_is_written_is_told(
+    source: jr.ImageSource, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    what = """
+from jaxrobust import run_folder
+write_whole = run_folder.write_whole
+def write(path, content):
+    if path.name == "results.nc":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    write_whole(path, content)
+run_folder.write_whole = write
+refused(lambda: None)
+"""
+    process = start(what, run, source)
+    told, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert told == (f"cannot write in {run}: File too large; what was saved before is intact\n"), (
+        errors
+    )
+    names = {path.name for path in run.iterdir()}
+    assert names == {".lock", FOLDER, "sweep.json"}, "nothing half written is left behind"
+    last = start("sweep(run); sweep(whole)", run, source)
+    _, errors = last.communicate(timeout=60)
+    assert last.returncode == 0, errors
+    assert same_table(run)
+
+
+NO_LOCKS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+int flock(int file, int operation) { errno = ENOLCK; return -1; }
+#define WITHOUT_LOCKS(name) \
+  int name(int file, int command, ...) { \
+    va_list rest; va_start(rest, command); void *value = va_arg(rest, void *); va_end(rest); \
+    if (command == F_OFD_SETLK || command == F_OFD_SETLKW || command == F_SETLK || \
+        command == F_SETLKW) { errno = ENOLCK; return -1; } \
+    int (*real)(int, int, ...) = dlsym(RTLD_NEXT, #name); \
+    return real(file, command, value); \
+  }
+WITHOUT_LOCKS(fcntl)
+WITHOUT_LOCKS(fcntl64)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler"
+)
+def test_a_sweep_runs_where_the_file_system_has_no_locks_at_all(
+    source: jr.ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, library = tmp_path / "run", tmp_path / "no_locks.so"
+    (tmp_path / "no_locks.c").write_text(NO_LOCKS)
+    command = ["cc", "-shared", "-fPIC", "-o", library, tmp_path / "no_locks.c", "-ldl"]
+    subprocess.run(command, check=True)
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(library))
+        first = start("sweep(run); print(int(jr.open_run(run).images.sum()))", run, source)
+        told, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    assert "its file system has no locks (No locks available); a lease, .lease.json," in errors
+    assert int(told) == int(jr.open_run(run).images.sum()) > 0 and has_checkpoints(run)
 
 
 @pytest.mark.slow

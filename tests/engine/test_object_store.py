@@ -128,6 +128,50 @@ def test_a_lease_is_renewed_and_its_loss_is_told(tmp_path: Path) -> None:
     assert (tmp_path / LEASE).exists(), "another run's lease is left alone"
 
 
+class StoreError(Exception):
+    """An object store's own, which is no OSError."""
+
+
+def test_the_errors_of_an_object_store_do_not_end_the_renewal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[int] = []
+
+    def fails(*_: Any) -> None:
+        failed.append(1)
+        raise StoreError("503 Service Unavailable")
+
+    with leased(tmp_path, renewed=0.01, settled=0) as check:
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxrobust.durable.lease.write_whole", fails)
+            while len(failed) < 3:
+                time.sleep(0.01)
+            check()
+        first = heartbeat(tmp_path)
+        while heartbeat(tmp_path) == first:
+            time.sleep(0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxrobust.durable.lease._read", fails)
+            check()
+            assert not is_leased(tmp_path)
+            patch.setattr("jaxrobust.durable.lease._STALE", -1)
+            assert "its lease could be neither renewed nor read" in refusal(check)
+    monkeypatch.setattr("jaxrobust.durable.lease.write_whole", fails)
+    message = refusal(leased(tmp_path, settled=0).__enter__)
+    assert message == f"{tmp_path} cannot be written to: 503 Service Unavailable"
+
+
+def test_a_run_notices_that_its_lease_has_expired_or_is_gone(tmp_path: Path) -> None:
+    with leased(tmp_path, settled=0) as check:
+        content = json.loads((tmp_path / LEASE).read_text())
+        (tmp_path / LEASE).write_text(json.dumps({**content, "heartbeat": time.time() - 301}))
+        message = refusal(check)
+        assert "its lease was not renewed for 301 s, so that another run may have it" in message
+        with pytest.warns(UserWarning, match="is taken over"), leased(tmp_path, settled=0):
+            assert "is in use by process " in refusal(check)
+        assert "was removed, or its lease, while this run was using it" in refusal(check)
+
+
 def heartbeat(folder: Path) -> float:
     while not (text := (folder / LEASE).read_text()):  # it is being written
         pass
