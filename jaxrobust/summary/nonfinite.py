@@ -34,15 +34,16 @@ def nonfinite(result: xarray.Dataset) -> list[str]:
             "in the loss"
         )
     for metric in metrics_of(result):
-        if metric in _OF_LOGITS:
+        if metric in _OF_LOGITS or f"clean_{metric}" not in result:
             continue
         cells = accuracy(result, metric)
         run = cells["seeds"].values > 0
         bad = run & ~np.isfinite(cells["mean"].values)
-        if bad.any():
-            count = nonfinite_of(metric)
-            some = f" ({counted(count)})" if count in result and metric != "loss" else ""
-            also = "" if np.isfinite(cells.attrs["clean"]) else ", and undamaged"
-            few = f"{bad.sum():,} of {run.sum():,} cells"
-            sentences.append(f"the metric {metric} is NaN or infinite in {few}{some}{also}")
+        where = [f"in {bad.sum():,} of {run.sum():,} cells"] * bool(bad.any())
+        count = nonfinite_of(metric)
+        if where and count in result and metric != "loss":
+            where[0] += f" ({counted(count)})"
+        where += ["undamaged"] * (not np.isfinite(cells.attrs["clean"]))
+        if where:
+            sentences.append(f"the metric {metric} is NaN or infinite {' and '.join(where)}")
     return sentences

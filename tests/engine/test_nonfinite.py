@@ -123,6 +123,10 @@ def test_table_and_report_say_so(result: xarray.Dataset) -> None:
     assert sentence in text_table(result).splitlines()
     assert "ratio is NaN or infinite in 1 of 2 cells" in text_table(result)
     picture = Picture("A figure", "", "data:,", "data:,")
+    undamaged = trials.assign(clean_confident=np.nan)
+    assert f"{sentence} and undamaged" in text_table(undamaged)
+    only = undamaged.sel(strength=[0])
+    assert "confident is NaN or infinite undamaged" in text_table(only)
     assert sentence[1:] in page(trials, record(result), [picture], Path("runs/mine"))
 
 
