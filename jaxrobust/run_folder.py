@@ -148,9 +148,9 @@ def design_of(specification: Mapping[str, Any]) -> str:
 
     How many seeds a sweep to a precision has come to is no part of it.
     """
-    fixed = {**specification}
+    fixed = dict(specification)
     if fixed.get("half_width") is not None:
-        del fixed["seeds"]
+        fixed.pop("seeds", None)
     return digest_of(json.dumps(fixed, sort_keys=True).encode())
 
 
@@ -191,7 +191,7 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
         SpecificationError: what is there is damaged or belongs to another sweep.
 
     Warns:
-        UserWarning: `results.nc` is missing or damaged, and the checkpoints have its counts.
+        UserWarning: `results.nc` is damaged or of another sweep; a checkpoint is read instead.
     """
     folder = path_of(folder)
     record = read_record(folder)

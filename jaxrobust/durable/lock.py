@@ -13,7 +13,6 @@ from io import FileIO
 from pathlib import Path
 
 from jaxrobust.durable.lease import check_free, is_leased, leased
-from jaxrobust.durable.store import without_file_locks
 from jaxrobust.errors import SpecificationError
 from jaxrobust.paths import is_remote
 
@@ -68,7 +67,6 @@ def _taken(folder: Path, stack: ExitStack) -> Callable[[], None]:
             "keeps other runs out instead",
             stacklevel=5,
         )
-        stack.enter_context(without_file_locks())
         return stack.enter_context(leased(folder))
     check_free(folder)  # the file system may have no locks where another machine has mounted it
     file.truncate(0)
@@ -105,13 +103,26 @@ def _check_same(folder: Path, file: FileIO) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a run has the folder now, as far as that can be told; takes no locks for granted."""
-    if not is_remote(folder):
-        try:
-            with (folder / _NAME).open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # no lock was ever taken, or there are none
-            pass
-    return is_leased(folder)
+    """Whether a run has the folder now, as far as that can be told."""
+    return _probed(folder) is True or is_leased(folder)
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder that a run has keeps locks, so far as is known."""
+    return _probed(folder) is not None
+
+
+def _probed(folder: Path) -> bool | None:
+    """Whether the lock is taken now; None where there are none."""
+    if is_remote(folder):
+        return False
+    try:
+        with (folder / _NAME).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return False

@@ -49,11 +49,13 @@ def without_file_locks() -> Iterator[None]:
     from orbax.checkpoint._src.serialization import tensorstore_utils
 
     context = getattr(tensorstore_utils, "_DEFAULT_OCDBT_TS_CONTEXT", {})
+    before = dict(context)
     context["file_io_locking"] = {"mode": "none"}
     try:
         yield
     finally:
-        del context["file_io_locking"]
+        context.clear()
+        context.update(before)
 
 
 class Store:
@@ -186,7 +188,8 @@ class Store:
 
     def _newest(self, manager: Any) -> tuple[int | None, Content | None]:
         """The number and the content of the newest checkpoint that is intact."""
-        steps = sorted(manager.all_steps())
+        listed = sorted(manager.all_steps())
+        steps = list(listed)
         self._unreadable, why = [], ""
         while steps:
             step = steps.pop()
@@ -208,6 +211,9 @@ class Store:
                         f"{self._folder}: checkpoint {step} {found} ({why}): {then}", stacklevel=3
                     )
         if self._unreadable:
+            manager.reload()
+            if self._read_only and sorted(manager.all_steps()) != listed:
+                return self._newest(manager)  # the run that writes there has moved on
             raise SpecificationError(
                 f"{self._folder}: no checkpoint can be read ({self._unreadable[-1]}: {why}): try "
                 f"again, or move {self._folder / FOLDER} away to count everything anew"

@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxrobust.data.source import ImageSource
 from jaxrobust.durable.interrupts import ends_in_peace
-from jaxrobust.durable.lock import locked
+from jaxrobust.durable.lock import has_locks, locked
 from jaxrobust.durable.shared import check_shared
-from jaxrobust.durable.store import FOLDER, Store
+from jaxrobust.durable.store import FOLDER, Store, without_file_locks
 from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
@@ -85,6 +85,8 @@ def saved(
         still_ours: list[Callable[[], None]] = []
         processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
+        if not has_locks(folder):
+            stack.enter_context(without_file_locks())
         processes.decide(lambda: _check_held(kept, folder, images, extend))
         saver = stack.enter_context(_Saver(kept, folder, images, save_every, processes, still_ours))
         saver.resume(extend)
@@ -213,9 +215,13 @@ class _Saver:
             )
 
     def _describe(self) -> None:
-        if not (self._kept.finished and is_written(self._folder)):
-            with self._writing():
-                write_record(self._folder, self._record(finished=False))
+        described = read_record(self._folder)
+        design = design_of(self._kept.spec.to_json())
+        if described and design == design_of(described["specification"]):
+            if is_written(self._folder):  # it stays, even if a checkpoint of it has to be made anew
+                return
+        with self._writing():
+            write_record(self._folder, self._record(finished=False))
 
     def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
         self._began, self._first, self._here = time.monotonic(), done, 0
@@ -270,10 +276,11 @@ class _Saver:
         """Saves and writes whatever is new."""
         written = self._processes.decide(lambda: is_written(self._folder))
         new = self._processes.gather(self._new).any()
-        if written or not (new or self._kept.finished):
+        if not new and (written or not self._kept.finished):
             return
         self._save_whole()
-        self._processes.decide(self._write)
+        if not written:
+            self._processes.decide(self._write)
 
     def _save_whole(self) -> None:
         """Saves what all processes have counted, which each of them then has."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from folders_for_tests import sweep
 from networks_for_tests import NETWORKS
 from sweeps_for_tests import save
 
@@ -33,3 +35,10 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     REGISTRY.clear()
     REGISTRY.update(before)
+
+
+@pytest.fixture(scope="module")
+def whole(net: jr.Network, source: jr.ImageSource, tmp_path_factory: Any) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    sweep(net, source, run)
+    return run

@@ -1,0 +1,135 @@
+"""Checkpoints and result files that are not those of the folder's sweep."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders_for_tests import Counter, flip, interrupted, sweep, truncate
+from sweeps_for_tests import IMAGES, refusal, small_sweep
+
+import jaxrobust as jr
+from jaxrobust.durable.store import FOLDER
+from jaxrobust.status import status
+
+
+def test_a_checkpoint_of_another_sweep_is_refused(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    sweep(net, source, other, root=7, seeds=2)
+    run = shutil.copytree(whole, tmp_path / "run")
+    newest = max((run / FOLDER).iterdir(), key=lambda path: int(path.name))
+    [foreign, *_] = (other / FOLDER).iterdir()
+    shutil.copytree(foreign, newest.with_name(str(int(newest.name) + 1)))
+    (run / "results.nc").unlink()
+    for function in (jr.open_run, status):
+        message = refusal(function, run)
+        assert "the newest checkpoint is of another sweep than" in message
+        assert "(other seeds, root)" in message
+    assert "is of another sweep" in refusal(sweep, net, source, run)
+    assert "is of another sweep" in refusal(sweep, net, source, run, seeds=4, extend=True)
+    shutil.rmtree(newest.with_name(str(int(newest.name) + 1)))
+    assert sweep(net, source, run).identical(jr.open_run(whole))
+
+
+def test_the_checkpoints_of_what_is_extended_belong_to_it(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "undamaged":
+            raise KeyboardInterrupt
+
+    for seeds in (4, 5):  # neither comes to a checkpoint of its own
+        with pytest.raises(KeyboardInterrupt):
+            sweep(net, source, run, seeds=seeds, extend=True, report=stop)
+    assert jr.open_run(run).sizes["seed"] == 3
+    assert sweep(net, source, run, seeds=5).sizes["seed"] == 5
+
+
+def test_result_files_that_are_not_as_written_are_written_again(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    sweep(net, source, other, root=7)
+    for name in ("results.nc", "results.csv"):
+        for number, spoil in enumerate(
+            (
+                Path.unlink,
+                truncate,
+                flip,
+                lambda path: path.write_bytes((other / path.name).read_bytes()),
+                lambda path: path.write_bytes(b""),
+            )
+        ):
+            run = shutil.copytree(whole, tmp_path / f"{name}-{number}")
+            spoil(run / name)
+            if name == "results.nc":
+                with warnings.catch_warnings(action="ignore"):
+                    assert jr.open_run(run).identical(jr.open_run(whole))
+            result = sweep(net, source, run)
+            assert result.identical(jr.open_run(whole)) and jr.open_run(run).identical(result)
+            assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+            assert json.loads((run / "sweep.json").read_text())["finished"] is True
+
+
+def test_a_wrong_result_is_not_read_as_the_sweeps(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    other, run = tmp_path / "other", shutil.copytree(whole, tmp_path / "run")
+    sweep(net, source, other, root=7)
+    shutil.copy(other / "results.nc", run)
+    with pytest.warns(UserWarning, match="results.nc is damaged or of another sweep: the newest"):
+        assert jr.open_run(run).identical(jr.open_run(whole))
+    shutil.rmtree(run / FOLDER)
+    assert "is damaged or of another sweep, and there are no" in refusal(jr.open_run, run)
+    record = json.loads((run / "sweep.json").read_text())
+    del record["files"]  # as of version 0.1
+    (run / "sweep.json").write_text(json.dumps(record))
+    assert "is damaged or of another sweep, and there are no" in refusal(jr.open_run, run)
+    shutil.copy(whole / "results.nc", run)
+    assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def test_a_finished_result_stays_when_its_checkpoint_has_to_be_made_anew(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(net, source, run, 5 * IMAGES)
+    sweep(net, source, run)
+    newest = max((run / FOLDER).iterdir(), key=lambda path: int(path.name))
+    truncate(newest / "default" / "manifest.ocdbt")
+    before = (run / "results.nc").read_bytes()
+    with pytest.warns(UserWarning, match="damaged or cannot be read now"):
+        interrupted(net, source, run, 15 * IMAGES)
+    assert (run / "results.nc").read_bytes() == before
+    assert jr.open_run(run).identical(jr.open_run(whole))
+    assert sweep(net, source, run).identical(jr.open_run(whole))
+    counter = Counter()
+    sweep(net, source, run, report=counter)
+    assert counter.first is None, "its checkpoint is there again"
+
+
+def test_the_table_of_cells_is_written_again(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = dict(run_dir=tmp_path, seeds=None, precision=0.3)
+    small_sweep(net, source, **arguments)
+    cells = tmp_path / "cells.csv"
+    content = cells.read_bytes()
+    truncate(cells)
+    small_sweep(net, source, **arguments)
+    assert cells.read_bytes() == content
+
+
+def test_a_result_without_checkpoints_is_not_counted_over(
+    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(run / FOLDER)
+    assert "holds a finished result but no checkpoints any more" in refusal(sweep, net, source, run)
+    assert jr.open_run(run).identical(jr.open_run(whole))
