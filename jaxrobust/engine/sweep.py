@@ -80,7 +80,7 @@ def sweep(
         root: the root of all random keys.
         block: consecutive images that are counted together.
         metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
-            user's own, traced by JAX.
+            user's own, traced by JAX. A name is that of a variable in `results.nc`.
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
@@ -101,7 +101,8 @@ def sweep(
     Returns:
         A dataset with the dimensions perturbation, layer, strength and seed: per trial the counts
         `images`, `top1`, `top5`, `changed`, `nonfinite`, the sum `loss` and those of the user's
-        metrics; the same of the undamaged network as `clean_…`. With keep="images" also
+        metrics, each with `nonfinite_…`, the images for which it is not a finite number; the same
+        of the undamaged network as `clean_…`. With keep="images" also
         `top1_bits` and `top5_bits`, packed along images, and the images' `label`.
 
     Raises:
