@@ -65,7 +65,11 @@ class SweepArguments:
     data: DataArgument
     perturbations: Annotated[
         tuple[str, ...],
-        arg(metavar="NAME …", help="see `list perturbations`; or an import path module:attribute"),
+        arg(
+            metavar="NAME …",
+            help="see `list perturbations`; or an import path module:attribute, where the module "
+            "may be in the current folder",
+        ),
     ] = ("synapse_knockout", "node_knockout", "weight_noise")
     layers: Annotated[
         tuple[str, ...],

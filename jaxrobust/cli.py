@@ -340,6 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    if not sys.flags.safe_path:
+        sys.path.append("")  # module:attribute may be in the current folder
     warnings.showwarning = lambda message, *_: _say(f"note: {message}")
     at_most_once_a_second()
     if isinstance(command, Sweep) and command.distributed:

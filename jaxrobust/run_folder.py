@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrobust.durable.files import digest_of, write_whole
+from jaxrobust.durable.foreign import read_json, read_netcdf
 from jaxrobust.durable.store import FOLDER, Content, Store, has_checkpoints, is_unused
 from jaxrobust.errors import SpecificationError, check_can_be_made, first_line
 from jaxrobust.paths import check_name, is_remote, path_of
-from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks
+from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks, whole_grid
 
 if TYPE_CHECKING:
     import xarray
@@ -76,6 +76,7 @@ def _changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
 def _is_as_written(file: Path, digest: str | None) -> bool:
     if digest is None:
         return file.exists()
+    _check_is_file(file)
     try:
         return digest_of(file.read_bytes()) == digest
     except FileNotFoundError:
@@ -91,14 +92,21 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         SpecificationError: it is damaged and there are no checkpoints.
     """
     path = folder / "sweep.json"
+    _check_is_file(path)
     try:
-        return json.loads(path.read_text())
+        return read_json(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
         if has_checkpoints(folder):
             return None
         raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _check_is_file(path: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    if not is_remote(path) and path.exists() and not path.is_file():
+        raise SpecificationError(f"{path} cannot be read: it is not a file")
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -122,8 +130,8 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     content = {"results.nc": bytes(result.to_netcdf(engine="h5netcdf", encoding=packed))}
     trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
     trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
-    rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4])).query("images > 0")
-    content["results.csv"] = rows.to_csv().encode()
+    rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4]))
+    content["results.csv"] = rows[rows["images"] > 0].to_csv(na_rep="nan").encode()
     cells = folder / "cells.csv"
     if "half_width" in result.attrs:
         content["cells.csv"] = cell_rows(result).to_csv().encode()
@@ -204,9 +212,8 @@ def open_run(folder: str | Path, *, blocks: bool = False) -> xarray.Dataset:
 
 def _written(folder: Path, record: Mapping[str, Any]) -> xarray.Dataset | None:
     """What `results.nc` holds; None if there is none, or not the right one beside checkpoints."""
-    import xarray
-
     path = folder / "results.nc"
+    _check_is_file(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -215,8 +222,9 @@ def _written(folder: Path, record: Mapping[str, Any]) -> xarray.Dataset | None:
     wrong = "is damaged or of another sweep"
     if digest in (None, digest_of(content)):
         try:
-            result = xarray.load_dataset(io.BytesIO(content), engine="h5netcdf")
-        except (OSError, ValueError, KeyError) as error:
+            result = read_netcdf(content)
+            whole_grid(result)
+        except ValueError as error:
             wrong = f"cannot be read ({first_line(error)})"
         else:
             told = record.get("hash")

@@ -238,6 +238,58 @@ def test_sweep_damages_groups_and_can_be_quiet(
     assert layers == [["late", ["fc7", "fc8"]], ["last", ["fc8"]]]
 
 
+OWN = """
+import jaxrobust.perturbations
+import jaxrobust as jr
+
+class Kinds:
+    @jr.perturbation("halved_here", amount=jaxrobust.perturbations.scales, draw=None)
+    def halve(leaves, noise, amounts):
+        return {path: leaf / 2 for path, leaf in leaves.items()}
+"""
+
+
+def test_perturbations_of_the_current_folder_are_found(
+    network: str,
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "my_damage.py").write_text(OWN)
+    (tmp_path / "broken_damage.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.delitem(REGISTRY, "halved_here", raising=False)
+    sweep = ["sweep", network, "--data", data, "--layers", "fc8", "--strengths", "1"]
+    sweep += ["--out", "run", "--quiet", "--perturbations"]
+    assert ends_with([*sweep, "broken_damage:it"], capsys) == (
+        "jaxrobust: error: cannot import the perturbation 'broken_damage:it': ZeroDivisionError: "
+        "division by zero\n"
+    )
+    main([*sweep, "my_damage:Kinds.halve"])
+    assert jr.open_run("run").perturbation.item() == "halved_here"
+    monkeypatch.delitem(REGISTRY, "halved_here")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no_such_module:it", "No module named 'no_such_module'"),
+        (":it", "ValueError: Empty module name"),
+        ("damage.py:it", "No module named 'damage"),
+        (".damage:it", "TypeError: the 'package' argument is required"),
+        ("json:loads.it", "AttributeError: 'function' object has no attribute 'it'"),
+        ("json:", "unknown perturbation 'json:'"),
+    ],
+)
+def test_an_import_path_that_leads_nowhere_ends_in_one_line(
+    path: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", "none", "--data", "none", "--out", "none", "--perturbations", path]
+    assert message in ends_with(words, capsys)
+
+
 def test_report_shows_a_sweep(
     network: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

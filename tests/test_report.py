@@ -164,18 +164,18 @@ def test_the_tables_hold_every_layer_and_every_cell(run: Path, page: Page) -> No
     rows = {row[0]: row for row in page.rows if len(row) == 7}
     assert set(ALEXNET[:4]) <= set(rows)
     cell = left.sel(perturbation="synapse_knockout", layer="conv3", strength=0.5)
-    half = 100 * float(cell["high"] - cell["low"]) / 2
-    assert rows["conv3"][1] == f"{100 * float(cell['mean']):.1f} ± {half:.1f} %"
+    mean, low, high = (100 * float(cell[part]) for part in ("mean", "low", "high"))
+    assert rows["conv3"][1] == f"{mean:.1f} % ({low:.1f} to {high:.1f})"
     own = table.sel(perturbation="weight_noise", layer="conv3")
     assert rows["conv3"][5] == half_text(own)
-    assert rows["conv3"][6].startswith(f"{100 * float(own['area']):.1f} ± ")
+    assert rows["conv3"][6].startswith(f"{100 * float(own['area']):.1f} % (")
     cells = [row for row in page.rows if len(row) == 6 and row[0] in STUDY]
     assert len(cells) == sum(len(grid) for grid in STUDY.values()) * 4
     top1 = jr.accuracy(result, "top1")["mean"]
     for perturbation, layer, strength, first, _, seeds in cells[::7]:
         where = {"perturbation": perturbation, "layer": layer, "strength": float(strength)}
         mean = 100 * float(top1.sel(where))
-        assert re.fullmatch(rf"{mean:.1f} ± [\d.]+ %", first) and seeds == "4"
+        assert re.fullmatch(rf"{mean:.1f} % \([\d.]+ to [\d.]+\)", first) and seeds == "4"
 
 
 def test_hostile_names_stay_text() -> None:

@@ -1,6 +1,7 @@
 """The labelled result: what is derived from its sums, and how it is written and read."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import xarray
 from results_for_tests import STUDY, like_the_study, made, made_precise, written
 
+from jaxrobust.durable.files import write_whole
 from jaxrobust.errors import SpecificationError
 from jaxrobust.results import accuracy, make_dataset, per_image, sum_blocks
-from jaxrobust.run_folder import _replace, check_run_folder, open_run, write_run
+from jaxrobust.run_folder import check_run_folder, open_run, write_run
 from jaxrobust.statistics import seed_and_image_interval
 
 # Two perturbations with strengths of their own: "noise" was not run at 0.3, nor "knockout" at 2.
@@ -67,7 +69,9 @@ def test_a_run_comes_back_as_it_was_written(tmp_path: Path, result: xarray.Datas
     xarray.testing.assert_identical(with_blocks, result)
     assert {n: v.dtype for n, v in with_blocks.items()} == {n: v.dtype for n, v in result.items()}
     xarray.testing.assert_identical(open_run(folder), sum_blocks(result))
-    assert json.loads((folder / "sweep.json").read_text()) == {"hash": "abc", "finished": True}
+    record = json.loads((folder / "sweep.json").read_text())
+    assert set(record.pop("files")) == {"results.nc", "results.csv"}
+    assert record == {"hash": "abc", "finished": True}
 
 
 def test_blocks_are_summed_once(result: xarray.Dataset) -> None:
@@ -190,35 +194,37 @@ def test_a_folder_without_a_result_is_not_found(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "results.csv"
-    _replace(path, lambda new: new.write_text("old"))
+    write_whole(path, b"old")
 
-    def interrupted(new: Path) -> None:
-        new.write_text("half")
+    def interrupted(*_: Any) -> None:
         assert path.read_text() == "old", "nothing is seen before it is complete"
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        _replace(path, interrupted)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(path, b"half")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"], "nothing is left behind"
-    _replace(path, lambda new: new.write_text("new"))
+    write_whole(path, b"new")
     assert path.read_text() == "new"
 
 
 def test_a_run_that_cannot_be_written_leaves_the_older_one(
     tmp_path: Path, result: xarray.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_run(tmp_path, result, {"run": 1})
+    write_run(tmp_path, result, {"finished": True})
 
-    def fail(self: Any, path: Path, **options: Any) -> None:
-        Path(path).write_bytes(b"half")
+    def fail(self: Any, *arguments: Any, **options: Any) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(xarray.Dataset, "to_netcdf", fail)
     with pytest.raises(OSError, match="no space left"):
-        write_run(tmp_path, result.isel(seed=[0]), {"run": 2})
+        write_run(tmp_path, result.isel(seed=[0]), {"finished": True})
     xarray.testing.assert_identical(open_run(tmp_path, blocks=True), result)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 

@@ -14,6 +14,8 @@ ROOMS = (
     "errors",
     "paths",
     "npz",
+    "names",
+    "drawing",
     "meshes",
     "jaxprs",
     "digests",

@@ -192,13 +192,35 @@ def test_the_mean_over_the_range_is_the_area_over_its_width() -> None:
     assert np.isnan(mean_over_range(strengths[:1], values[:, :1])).all()
 
 
-def test_a_seed_beyond_the_range_leaves_no_mean() -> None:
+def test_a_seed_beyond_the_range_leaves_no_mean_but_a_bound_and_a_median() -> None:
     values = np.array([[0.2, 0.5, 0.9], [0.2, np.inf, 0.9], [np.inf] * 3, [np.nan, 0.5, np.inf]])
-    *found, seeds, beyond = censored_seed_interval(values)
-    assert seeds.tolist() == [3, 3, 3, 2] and beyond.tolist() == [0, 1, 3, 1]
-    for each, whole in zip(found, seed_interval(values[0]), strict=False):
-        np.testing.assert_allclose(each[0], whole)
-        assert np.isnan(each[1:]).all()
+    found = censored_seed_interval(values, 1.0)
+    assert found.seeds.tolist() == [3, 3, 3, 2] and found.beyond.tolist() == [0, 1, 3, 1]
+    whole = seed_interval(values[0])
+    for part, expected in zip((found.mean, found.low, found.high, found.std), whole, strict=False):
+        np.testing.assert_allclose(part[0], expected)
+        assert np.isnan(part[1:]).all()
+    np.testing.assert_allclose(found.median, [0.5, 0.9, np.inf, np.inf])
+    np.testing.assert_allclose(found.bound, [1.6 / 3, 0.7, 1, 0.75])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_seed_that_was_run_and_is_not_finite_makes_the_mean_so(bad: float) -> None:
+    values, run = np.array([0.2, bad, 0.4, 0.5, 0.1]), np.array([True, True, True, True, False])
+    mean, low, high, std, seeds = seed_interval(values, run=run)
+    np.testing.assert_equal(mean, bad)
+    assert np.isnan([low, high, std]).all() and seeds == 4
+    blocks = np.repeat(values[:, None], 3, -1) * IMAGES
+    mean, low, high, _, seeds = seed_and_image_interval(blocks, np.full((5, 3), IMAGES), run=run)
+    np.testing.assert_equal(mean, bad)
+    assert np.isnan([low, high]).all() and seeds == 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_curve_with_a_point_that_is_not_finite_crosses_nothing(bad: float) -> None:
+    curves = np.array([[0.9, bad, 0.1], [0.9, 0.5, 0.1]])
+    found = first_crossing(np.array([0.0, 1.0, 2.0]), curves, 0.5)
+    np.testing.assert_array_equal(found, [np.nan, 1])
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])

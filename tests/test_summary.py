@@ -1,6 +1,7 @@
 """What a result says in short, against brute force over its counts."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ def test_the_undamaged_point_stands_where_damage_is_nothing() -> None:
 
 def test_damage_on_both_sides_of_the_identity_has_no_half_strength() -> None:
     result = made(lambda *_: 0.1, {"gain": (0.5, 2.0)}, ("conv",), identity='{"gain": 1}')
-    row = by_layer(result, "top5").isel(perturbation=0, layer=0)
+    with pytest.warns(UserWarning, match="gain lie on both sides of the undamaged one"):
+        row = by_layer(result, "top5").isel(perturbation=0, layer=0)
     assert np.isnan(row["half"]) and int(row["beyond"]) == 0 and half_text(row) == "–"
     np.testing.assert_allclose(row["area"], (0.5 * (0.09 + 0.9) / 2 + (0.9 + 0.09) / 2) / 1.5)
 
@@ -129,6 +131,52 @@ def test_a_layer_that_stays_above_half_is_said_to_be_beyond() -> None:
     assert np.isfinite(table["area"].values).all()
 
 
+def test_one_seed_beyond_the_range_leaves_a_median_and_a_bound() -> None:
+    def one_stays(perturbation: str, layer: int, strength: float, seed: int) -> float:
+        return 0.8 if seed == 0 else 1 - strength - 0.02 * seed
+
+    result = made(one_stays, {"resample": KNOCKOUTS}, ("conv",), seeds=5)
+    row = by_layer(result, "top5").isel(perturbation=0, layer=0)
+    halves = sorted(row["half_of_seed"].values.tolist())
+    assert halves[-1] == np.inf and (int(row["beyond"]), int(row["seeds"])) == (1, 5)
+    assert np.isnan(row["half"])
+    assert float(row["half_median"]) == halves[2]
+    np.testing.assert_allclose(row["half_bound"], (sum(halves[:4]) + 0.9) / 5)
+    assert half_text(row) == f"median {halves[2]:.2f} (> 0.9 in 1 of 5 seeds)"
+
+
+@pytest.mark.parametrize("metric", ["loss", "changed"])
+def test_a_metric_that_damage_raises_has_an_area_and_a_warning(metric: str) -> None:
+    result = made(lambda p, layer, strength, seed: 1 - strength, {"resample": KNOCKOUTS}, ("fc",))
+    with pytest.warns(UserWarning, match=f"no half-strength of {metric}: damage raises it") as told:
+        table = by_layer(result, metric)
+    assert told[0].filename == __file__
+    assert np.isnan(table["half"]).all() and int(table["beyond"].sum()) == 0
+    area = {"loss": 1.45, "changed": 0.45}[metric]
+    np.testing.assert_allclose(table["area"], area, rtol=1e-12)
+
+
+@pytest.mark.parametrize("clean", [0.0, -2.0, np.nan])
+def test_half_of_what_is_not_above_0_says_why_there_is_none(clean: float) -> None:
+    result = made(like_the_study, {"resample": KNOCKOUTS}, ("fc",))
+    own = result.assign(margin=result["loss"], clean_margin=("block", [IMAGES * clean]))
+    with pytest.warns(UserWarning, match=f"no half-strength of margin: undamaged it is {clean:g}"):
+        assert np.isnan(by_layer(own, "margin")["half"]).all()
+
+
+def test_intervals_are_shown_as_they_are_within_0_and_100() -> None:
+    def spread(perturbation: str, layer: int, strength: float, seed: int) -> float:
+        return (0.0, 0.02, 1.0)[seed] if layer else 0.5
+
+    result = made(spread, STUDY, ALEXNET[:4], seeds=3)
+    assert float(accuracy(result)["low"].min()) < 0 and float(accuracy(result)["high"].max()) > 1
+    first, at_chance, *_ = map(str, findings(result))
+    shown = [text_table(result), first, at_chance]
+    assert "27.2% (0.0 to 100.0)" in shown[0] and "±" not in shown[0]
+    numbers = [float(n) for text in shown for n in re.findall(r"(-?[\d.]+) to ", text)]
+    assert numbers and min(numbers) >= 0
+
+
 def test_an_incomplete_curve_counts_for_nothing() -> None:
     def interrupted(perturbation: str, layer: int, strength: float, seed: int) -> float:
         return np.nan if seed == 3 and strength > 0.4 else 1 - strength
@@ -144,7 +192,8 @@ def test_two_seeds_have_no_interval_and_one_says_so() -> None:
     row = by_layer(made(like_the_study, STUDY, seeds=2)).isel(perturbation=0, layer=0)
     assert np.isfinite(row["half"]) and np.isnan(row["half_low"])
     assert half_text(row) == f"{float(row['half']):.2f}"
-    assert "±" not in text_table(made(like_the_study, STUDY, seeds=2))
+    shown = text_table(made(like_the_study, STUDY, seeds=2))
+    assert " to " not in shown and "in brackets" not in shown
 
 
 def test_unknown_metrics_are_refused(study: xarray.Dataset) -> None:
@@ -170,7 +219,8 @@ def test_the_text_table_shows_what_is_left_near_half_strength(study: xarray.Data
     trials = study["top1"].sel(perturbation="weight_noise", layer="conv1", strength=1.0)
     values = trials.sum("block").values / IMAGES
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
-    assert lines[2].split()[-3:] == [f"{values.mean():.1%}", "±", f"{(high - low) / 2:.1%}"]
+    assert lines[2].endswith(f" {values.mean():.1%} ({100 * low:.1f} to {100 * high:.1f})")
+    assert lines[-1].startswith("in brackets: 95 % interval of the mean over damage draws")
     assert "early layers are the more fragile ones (rank correlation with depth +" in lines[10]
     assert max(map(len, lines[:-1])) <= 100
 

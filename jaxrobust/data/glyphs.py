@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxrobust.data.registry import register
 from jaxrobust.data.store import Store
+from jaxrobust.drawing import import_matplotlib
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int32, UInt8
@@ -105,10 +106,9 @@ def _sample() -> str:
 
 @cache
 def _font(number: int) -> Any:
-    import matplotlib
     from PIL import ImageFont
 
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    folder = Path(import_matplotlib().get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(folder / f"{_FONTS[number]}.ttf", 2 * SIZE)
 
 

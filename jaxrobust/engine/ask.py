@@ -102,6 +102,10 @@ def ask(
     check_network(network)
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
+    if not isinstance(metrics, Mapping | None):
+        raise SpecificationError(
+            f"metrics {metrics!r:.80}: a mapping from names to functions is needed"
+        )
     metrics, options = dict(metrics or {}), options or Options()
     if seeds is None:
         seeds = _SEEDS if half_width is None else FEWEST

@@ -166,7 +166,8 @@ def evaluate_clean(
             kind = np.float64 if values.dtype == jnp.float32 else values.dtype
             nothing = np.zeros((-(-count // block), *values.shape[1:]), kind)
             own = sums.setdefault(name, nothing)[batch.first_block :]
-            own[:blocks] += np.asarray(values)[: len(own)]
+            with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
+                own[:blocks] += np.asarray(values)[: len(own)]
     answers = np.concatenate(rows)[:count]
     warnings = warnings_of(network.name, answers, images.labels)
     return Clean(answers, sums, forward.ordinary, forward.limits, warnings)

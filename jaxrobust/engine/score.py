@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.engine.spec import Keep, Metric
+from jaxrobust.results import NONFINITE
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -32,7 +33,8 @@ def score(
     A label's rank is the number of classes with a greater logit, plus those with an equal one and
     a lower index; it is a top-k hit if its rank is below k. A row with a logit that isn't finite
     is wrong, changed, counted in `nonfinite` and left out of the loss. The loss is the cross
-    entropy, -log softmax(logits)[label], in nats.
+    entropy, -log softmax(logits)[label], in nats. A value of a user's metric that isn't finite is
+    in its sum, which it makes so, and counted in `nonfinite_<metric>`.
 
     Args:
         logits, labels: of the network under test.
@@ -65,7 +67,8 @@ def score(
         "loss": jnp.where(finite, loss, 0.0),
     }
     for name, metric in metrics.items():
-        values[name] = jnp.asarray(metric(logits, labels, clean_logits)).astype(jnp.float32)
+        value = jnp.asarray(metric(logits, labels, clean_logits)).astype(jnp.float32)
+        values |= {name: value, NONFINITE + name: ~jnp.isfinite(value)}
 
     counted = present[None] & (jnp.arange(blocks)[:, None] == place_of[None] // block)
 

@@ -18,10 +18,11 @@ from jaxrobust.data.progress import Report, silent
 from jaxrobust.engine.code import SweptCode, metric_arguments
 from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Selector, select
+from jaxrobust.names import check_name, check_variable_names
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Code, Perturbation, check_fits, decimal, find
-from jaxrobust.results import CONTROL
+from jaxrobust.results import BITS, CONTROL, NONFINITE, SEEN
 from jaxrobust.rounding import PrecisionMode, check_mode
 
 DEFAULT_BLOCK = 50
@@ -30,10 +31,10 @@ LARGEST_BLOCK = 10**6
 # What a result calls its own variables and dimensions.
 _TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
 _TAKEN += ("perturbation", "layer", "strength", "seed", "block")
-_TAKEN += ("top1_bits", "top5_bits", "image", "label", "byte")
+_TAKEN += (*BITS, SEEN, "image", "label", "byte")
 
 Metric = Callable[[Any, Any, Any], Any]
-Grid = str | Sequence[Any]
+Grid = str | Sequence[Any] | np.ndarray | jax.Array
 Keep = Literal["counts", "images"]
 
 
@@ -255,9 +256,14 @@ def specify(
         raise SpecificationError(unknown("keep", keep, get_args(Keep)))
     if len(images) == 0:
         raise SpecificationError(f"no images in {images.name}")
+    check_name("network", network.name)
+    check_name("data source", images.name)
+    check_variable_names("metric", metrics)
     for name, metric in metrics.items():
         _check_metric(name, metric, network.classes)
     groups = select(network.layers, layers)
+    for name in groups:
+        check_name("layer" if name in network.layers else "group of layers", name)
     for perturbation in perturbations:
         for name in dict.fromkeys(name for members in groups.values() for name in members):
             check_fits(perturbation, network.layers[name], strengths[perturbation.name])
@@ -289,7 +295,7 @@ def _plain(strength: Decimal) -> str:
 
 
 def _check_metric(name: str, metric: Metric, classes: int) -> None:
-    if name in _TAKEN or name.startswith(("clean_", CONTROL)):
+    if name in _TAKEN or name.startswith(("clean_", CONTROL, NONFINITE)):
         raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
     arguments = metric_arguments(classes)
     wanted = arguments[1].shape

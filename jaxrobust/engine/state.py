@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrobust.engine.spec import Specification
 from jaxrobust.errors import SpecificationError
-from jaxrobust.results import BITS
+from jaxrobust.results import BITS, NONFINITE
 from jaxrobust.text import binary_size
 
 COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
@@ -22,11 +22,11 @@ class State:
     Which images were right, where that is kept, is a sum as well: each image has a bit of its own.
 
     Attributes:
-        trials: by quantity: int32 counts (`images`, `top1`, `top5`, `changed`, `nonfinite`) and
-            float64 sums (`loss`, the user's metrics), each
-            [perturbation, layer, strength, seed, block], and uint8 bits (`top1_bits`, `top5_bits`),
-            each [perturbation, layer, strength, seed, block, byte]. A trial that was not run has
-            seen 0 images.
+        trials: by quantity: int32 counts (`images`, `top1`, `top5`, `changed`, `nonfinite`, and
+            `nonfinite_…` of each of the user's metrics) and float64 sums (`loss`, the user's
+            metrics), each [perturbation, layer, strength, seed, block], and uint8 bits
+            (`top1_bits`, `top5_bits`), each [perturbation, layer, strength, seed, block, byte]. A
+            trial that was not run has seen 0 images.
         clean: the same of the undamaged network, each [block] or [block, byte].
         carried: bool [perturbation, layer, strength, seed, block], which blocks were counted by the
             sweep that this one extends.
@@ -50,8 +50,8 @@ class State:
     @staticmethod
     def size_in_bytes(spec: Specification) -> int:
         """Bytes of the sums of all trials, on the host."""
-        own = 4 * len(COUNTS) + 8 * (1 + len(spec.metrics)) + 1 + _bytes_of_bits(spec)
-        return State._cells(spec) * own
+        kinds = sum(kind.itemsize for kind in _kinds(spec).values())
+        return State._cells(spec) * (kinds + 1 + _bytes_of_bits(spec))
 
     @staticmethod
     def _cells(spec: Specification) -> int:
@@ -62,8 +62,7 @@ class State:
     def empty(spec: Specification) -> State:
         """Nothing has been seen yet."""
         shape = (len(spec.strengths), len(spec.layers), len(spec.grid), spec.seeds, spec.blocks)
-        kinds = dict.fromkeys(COUNTS, np.int32) | dict.fromkeys(("loss", *spec.metrics), np.float64)
-        trials = {name: np.zeros(shape, kind) for name, kind in kinds.items()}
+        trials = {name: np.zeros(shape, kind) for name, kind in _kinds(spec).items()}
         if spec.keep == "images":
             bits = (*shape, _bytes_of_bits(spec) // len(BITS))
             trials |= {name: np.zeros(bits, np.uint8) for name in BITS}
@@ -113,12 +112,20 @@ class State:
         """
         for name, values in sums.items():
             own = self.trials[name][trial][first_block : first_block + len(values)]
-            own += values[: len(own)]
+            with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
+                own += values[: len(own)]
 
     def fill_identity(self, row: int, column: int, seeds: int) -> None:
         """Gives all trials of a perturbation's row and strength's column the undamaged sums."""
         for quantity, values in self.clean.items():
             self.trials[quantity][row, :, column, :seeds] = values
+
+
+def _kinds(spec: Specification) -> dict[str, np.dtype]:
+    """The dtype of every sum."""
+    counts = (*COUNTS, *(NONFINITE + name for name in spec.metrics))
+    sums = ("loss", *spec.metrics)
+    return dict.fromkeys(counts, np.dtype(np.int32)) | dict.fromkeys(sums, np.dtype(np.float64))
 
 
 def _bytes_of_bits(spec: Specification) -> int:

@@ -83,7 +83,8 @@ def sweep(
         root: the root of all random keys.
         block: consecutive images that are counted together, at most a million.
         metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
-            user's own, traced by JAX; an image's number depends on its own row alone.
+            user's own, traced by JAX; an image's number depends on its own row alone. A name is
+            that of a variable in `results.nc`.
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
@@ -104,7 +105,8 @@ def sweep(
     Returns:
         A dataset with the dimensions perturbation, layer, strength and seed: per trial the counts
         `images`, `top1`, `top5`, `changed`, `nonfinite`, the sum `loss` and those of the user's
-        metrics; the same of the undamaged network as `clean_…`. With keep="images" also
+        metrics, each with `nonfinite_…`, the images for which it is not a finite number; the same
+        of the undamaged network as `clean_…`. With keep="images" also
         `top1_bits` and `top5_bits`, packed along images, and the images' `label`.
 
     Raises:
@@ -171,7 +173,7 @@ class Evaluation:
     Attributes:
         images: how many were seen.
         top1, top5, nonfinite: how many of them were right, or had a logit that isn't finite.
-        loss: mean cross entropy in nats, over images with finite logits.
+        loss: mean cross entropy in nats, over images with finite logits; NaN if none has them.
         top1_interval, top5_interval: Wilson's 95 % interval of the proportion.
         warnings: what is suspicious about that, a sentence each.
     """
@@ -237,6 +239,7 @@ def evaluate(
         warnings.warn(warning, stacklevel=2)
     total = {name: values.sum(dtype=float) for name, values in clean.sums.items()}
     seen = int(total["images"])
+    finite = seen - int(total["nonfinite"])
 
     def interval(hits: float) -> tuple[float, float]:
         low, high = wilson_interval(np.asarray(hits), np.asarray(seen))
@@ -247,7 +250,7 @@ def evaluate(
         top1=int(total["top1"]),
         top5=int(total["top5"]),
         nonfinite=int(total["nonfinite"]),
-        loss=float(total["loss"] / max(seen - total["nonfinite"], 1)),
+        loss=float(total["loss"] / finite) if finite else float("nan"),
         top1_interval=interval(total["top1"]),
         top5_interval=interval(total["top5"]),
         warnings=clean.warnings,

@@ -31,6 +31,7 @@ from jaxrobust.summary import (
     in_words,
     most_seeds,
     percent,
+    shares,
     title,
     undamaged,
 )
@@ -56,8 +57,9 @@ def accuracy_curves(
 ) -> Figure:
     """Draws a metric against strength: a panel per perturbation, a line per layer.
 
-    Lines are means over seeds, the undamaged point first. Bands are the 95 % interval of the mean
-    (Student-t over seeds, from three seeds) or one standard deviation (two seeds).
+    Lines are means over seeds, the undamaged point first; what was measured and is not finite
+    leaves a gap. Bands are the 95 % interval of the mean (Student-t over seeds, from three seeds)
+    or one standard deviation (two seeds).
 
     Args:
         result: from `sweep` or `open_run`.
@@ -73,8 +75,8 @@ def accuracy_curves(
     found = curves(result, metric)
     clean, guessing = undamaged(result, metric), chance(result, metric)
     label = LABELS.get(metric, metric)
-    if relative and not clean:
-        raise SpecificationError(f"the undamaged {label} is 0: there is no relative change")
+    if relative and (not clean or not np.isfinite(clean)):
+        raise SpecificationError(f"the undamaged {label} is {clean:g}: there is no relative change")
     layers, wide = found[0].layers, side_by_side(len(found), columns)
     narrow = columns == 1
     listed = len(layers) <= _MOST_IN_LEGEND
@@ -83,9 +85,10 @@ def accuracy_curves(
     def scaled(values: Any) -> Any:
         return values / clean - 1 if relative else values
 
-    most = 1.0 if metric in ("top1", "top5") else np.inf
+    # What is possible, which a symmetrical interval can pass.
+    possible = (0.0, 1.0) if shares(metric) else (0.0 if metric == "loss" else -np.inf, np.inf)
     for panel, curve in zip(axes, found, strict=True):
-        _lines(panel, curve, scaled, most_seeds(found), listed, most)
+        _lines(panel, curve, scaled, most_seeds(found), listed, possible)
         panel.set_title(title(curve.perturbation), loc="left", fontweight="bold")
         panel.set_xlabel(wrapped(unit(curve.perturbation)))
         panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -99,12 +102,14 @@ def accuracy_curves(
         ticks = [round(tick, 9) for tick in axes[0].get_yticks()]
         axes[0].set_yticks([tick for tick in ticks if bottom <= tick <= bottom + 1])
     for index, panel in enumerate(axes):
-        _level(panel, top, "--")
+        if np.isfinite(top):
+            _level(panel, top, "--")
         if guessing is not None:
             _level(panel, scaled(guessing), ":")
         if index % wide == 0:
             panel.set_ylabel(f"change in {label}" if relative else label)
-    _name_level(axes[0], top, f"undamaged ({in_words(clean, metric)})", "right")
+    if np.isfinite(top):
+        _name_level(axes[0], top, f"undamaged ({in_words(clean, metric)})", "right")
     if guessing is not None:
         _name_level(axes[0], scaled(guessing), f"chance ({percent(guessing)})", "left")
     if listed:
@@ -114,8 +119,16 @@ def accuracy_curves(
     return figure
 
 
-def _lines(axes: Axes, curve: Curve, scaled: Any, seeds: int, marked: bool, most: float) -> None:
-    mean, low, high, std, _ = curve.interval()
+def _lines(
+    axes: Axes,
+    curve: Curve,
+    scaled: Any,
+    seeds: int,
+    marked: bool,
+    possible: tuple[float, float],
+) -> None:
+    *parts, seeds_run = curve.interval()
+    mean, low, high, std = (np.where(np.isfinite(part), part, np.nan) for part in parts)
     if seeds < FEWEST_SEEDS:
         low, high = mean - std, mean + std
     count = len(curve.layers)
@@ -130,22 +143,22 @@ def _lines(axes: Axes, curve: Curve, scaled: Any, seeds: int, marked: bool, most
                 "markeredgecolor": "white",
                 "markeredgewidth": 0.4,
             }
-        shown = np.isfinite(mean[row])
+        shown = seeds_run[row] > 0  # what was measured and is not finite leaves a gap
         axes.plot(
             curve.strengths[shown], scaled(mean[row])[shown], label=curve.layers[row], **style
         )
         axes.fill_between(
             curve.strengths[shown],
-            # A symmetrical interval can pass what is possible.
-            scaled(np.maximum(low[row], 0))[shown],
-            scaled(np.minimum(high[row], most))[shown],
+            scaled(np.maximum(low[row], possible[0]))[shown],
+            scaled(np.minimum(high[row], possible[1]))[shown],
             color=shade,
             alpha=min(0.18, 1.3 / count),
             linewidth=0,
             zorder=2,
         )
     if not np.isfinite(mean).any():
-        axes.text(0.5, 0.5, "not run", ha="center", transform=axes.transAxes, color=FAINT)
+        text = "not finite" if (seeds_run > 0).any() else "not run"
+        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, color=FAINT)
 
 
 def _level(axes: Axes, height: float, dashes: str) -> None:

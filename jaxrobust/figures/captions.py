@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxrobust.results import accuracy, sees_some
+from jaxrobust.results import accuracy, sees_some, whole_grid
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
     LABELS,
-    by_layer,
     chance,
     curves,
     in_words,
+    measures,
     most_seeds,
     percent,
     shares,
@@ -42,10 +42,19 @@ def caption(result: xarray.Dataset, kind: Kind, metric: str = "top5") -> str:
         "layers": _layers,
         "effort": _effort,
     }
-    parts = [words[kind](result, metric), _images(result)]
+    result = whole_grid(result)
+    parts = [words[kind](result, metric), *_gaps(result, kind, metric), _images(result)]
     if not result.attrs.get("finished", 1):
         parts.append("The run is not finished: what is missing was not measured.")
     return " ".join(parts)
+
+
+def _gaps(result: xarray.Dataset, kind: Kind, metric: str) -> list[str]:
+    """How it is shown that something was measured that is not finite."""
+    if kind == "effort" or not any(each.not_finite.any() for each in curves(result, metric)):
+        return []
+    how = {"heat": "A cross", "layers": "A missing dot"}.get(kind, "A gap in a line")
+    return [f"{how}: what was measured there is not a finite number for some image."]
 
 
 def _curves(result: xarray.Dataset, metric: str) -> str:
@@ -76,20 +85,26 @@ def _heat(result: xarray.Dataset, metric: str) -> str:
 
 
 def _layers(result: xarray.Dataset, metric: str) -> str:
-    label, table = LABELS.get(metric, metric), by_layer(result, metric)
+    label, table = LABELS.get(metric, metric), measures(result, metric)
     interval = "whiskers are 95 % intervals (Student-t over seeds)"
     few = "there are too few for intervals"
     drawn = interval if np.isfinite(table["area_low"]).any() else few
     own_images = ", each on the images that it saw" if sees_some(result) else ""
     beyond = (
         " Arrows count the seeds that still keep more than half at the greatest strength: where "
-        "there is one, no mean is given."
+        "there is one, no mean is given, but a diamond for the median of all seeds if it is known."
         if table["beyond"].any()
         else ""
     )
+    if why := table.attrs.get("no_half"):
+        halves = f"There is no half-strength: {why}."
+    else:
+        halves = (
+            f"Top row of each perturbation: the strength at which half of the undamaged {label} is "
+            "left, interpolated on each seed's curve."
+        )
     return (
-        f"Top row of each perturbation: the strength at which half of the undamaged {label} is "
-        f"left, interpolated on each seed's curve. Below: the mean {label} over the whole range of "
+        f"{halves} Below: the mean {label} over the whole range of "
         f"strengths (the area under the curve; dashed: undamaged"
         f"{', dotted: chance' if chance(result, metric) is not None else ''}). Large dots are "
         f"means over {_seeds(result)}, rings the seeds{own_images}; {drawn}.{beyond}"

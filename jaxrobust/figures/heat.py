@@ -39,8 +39,9 @@ _BAR = 3.0  # inches, the longest colour bar
 def heat_map(result: xarray.Dataset, metric: str = "top5", *, columns: int | None = None) -> Figure:
     """Draws the mean of a metric over layer × strength, a panel per perturbation.
 
-    Cells hold the mean over seeds in per cent where it fits; hatched cells were not run. The
-    undamaged strength, the same for all layers, is left out.
+    Cells hold the mean over seeds in per cent where it fits; hatched cells were not run, and a
+    cross says that what was measured is not finite. The undamaged strength, the same for all
+    layers, is left out.
 
     Args:
         result: from `sweep` or `open_run`.
@@ -58,6 +59,8 @@ def heat_map(result: xarray.Dataset, metric: str = "top5", *, columns: int | Non
     scale = ScalarMappable(Normalize(bottom, top), "viridis")
     numbers = (lambda mean: f"{100 * mean:.0f}") if shares(metric) else None
     figure, bar = _maps(found, means, scale, numbers, columns)
+    for panel, each in zip(figure.axes, found, strict=False):
+        _crosses(panel, each.not_finite[:, each.strengths != each.identity])
     in_percent(bar.ax.xaxis if bar.orientation == "horizontal" else bar.ax.yaxis, metric)
     bar.set_label(LABELS.get(metric, metric))
     return figure
@@ -189,6 +192,15 @@ def _cells(axes: Axes, curve: Curve, mean: np.ndarray, scale: ScalarMappable) ->
     axes.set_title(title(curve.perturbation), loc="left", fontweight="bold")
     if not mean.size:
         axes.text(0.5, 0.5, "not run", ha="center", transform=axes.transAxes, color=FAINT)
+
+
+def _crosses(axes: Axes, which: np.ndarray) -> None:
+    """Marks cells of which something was measured that is not finite."""
+    from matplotlib.patches import Rectangle
+
+    for row, column in np.argwhere(which).tolist():
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", zorder=2))
+        axes.text(column, row, "×", ha="center", va="center_baseline", fontsize=SMALL, color=INK)
 
 
 def _strengths(axes: Axes, curve: Curve, width: float) -> None:

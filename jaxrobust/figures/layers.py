@@ -19,7 +19,8 @@ from jaxrobust.figures.style import (
     unit,
     wrapped,
 )
-from jaxrobust.summary import LABELS, by_layer, chance, title
+from jaxrobust.results import whole_grid
+from jaxrobust.summary import LABELS, chance, measures, shares, title
 
 if TYPE_CHECKING:
     import xarray
@@ -38,16 +39,17 @@ def layer_summary(
     """Draws half-strength and mean over the range of strengths of each layer, with intervals.
 
     Large dots are means over seeds and whiskers their 95 % intervals, from three seeds; small
-    rings are the seeds. Seeds that never come down to half are counted in the grey margin.
+    rings are the seeds. Seeds that never come down to half are counted in the grey margin; where
+    there are some, a diamond is the median of all seeds, if they know it, in place of the mean.
 
     Args:
         result: from `sweep` or `open_run`.
-        metric: `top1`, `top5` or another that damage lowers.
+        metric: one of its metrics; not all have a half-strength, see `by_layer`.
         columns: perturbations side by side; 1 makes a figure for one column of text.
     """
     from matplotlib.figure import Figure
 
-    table = by_layer(result, metric)
+    table = measures(whole_grid(result), metric)
     count, layers = table.sizes["perturbation"], table.sizes["layer"]
     wide = side_by_side(count, columns)
     groups = -(-count // wide)
@@ -75,8 +77,10 @@ def layer_summary(
 
 
 def _half(axes: Axes, own: xarray.Dataset) -> None:
-    _dots(axes, own, "half")
     start, last = float(own["first"]), float(own["last"])
+    _dots(axes, own, "half", (start, np.inf) if start <= last else (-np.inf, start))
+    if "no_half" in own.attrs:
+        axes.text(0.5, 0.5, "no half-strength", ha="center", transform=axes.transAxes, color=FAINT)
     width = (last - start) or 1.0  # of a run that damaged nothing
     axes.set_xlim(start - 0.03 * width, last + 0.03 * width)
     ticks = [tick for tick in axes.get_xticks() if -1e-9 <= (tick - start) / width <= 1 + 1e-9]
@@ -90,6 +94,15 @@ def _half(axes: Axes, own: xarray.Dataset) -> None:
         ticks = [*ticks, last, last + 0.22 * width]
     axes.set_xticks(ticks, labels)
     for row in np.flatnonzero(beyond).tolist():
+        axes.scatter(
+            _where_finite(own["half_median"].values[row]),
+            row,
+            s=16,
+            marker="D",
+            facecolor="white",
+            edgecolor=colour(row, own.sizes["layer"]),
+            zorder=4,
+        )
         text = "all" if beyond[row] == seeds[row] else f"{beyond[row]} of {seeds[row]}"
         axes.text(
             last + 0.04 * width, row, f"→ {text}", va="center_baseline", fontsize=SMALL, zorder=4
@@ -97,16 +110,22 @@ def _half(axes: Axes, own: xarray.Dataset) -> None:
 
 
 def _area(axes: Axes, own: xarray.Dataset, guessing: float | None) -> None:
-    _dots(axes, own, "area")
     metric, clean = own.attrs["metric"], own.attrs["clean"]
-    axes.axvline(clean, color=FAINT, linestyle="--", linewidth=0.8, zorder=1)
+    _dots(axes, own, "area", (0, 1) if shares(metric) else (-np.inf, np.inf))
+    axes.axvline(_where_finite(clean), color=FAINT, linestyle="--", linewidth=0.8, zorder=1)
     if guessing is not None:
         axes.axvline(guessing, color=FAINT, linestyle=":", linewidth=0.8, zorder=1)
-    axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.04 * clean)
+    if metric in ("top1", "top5"):
+        axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.04 * clean)
     in_percent(axes.xaxis, metric)
 
 
-def _dots(axes: Axes, own: xarray.Dataset, what: str) -> None:
+def _where_finite(value: float) -> float:
+    """NaN, which is not drawn, in place of infinity, for which there is no place."""
+    return value if np.isfinite(value) else np.nan
+
+
+def _dots(axes: Axes, own: xarray.Dataset, what: str, possible: tuple[float, float]) -> None:
     each_seed = own[f"{what}_of_seed"].values
     for row in range(own.sizes["layer"]):
         shade = colour(row, own.sizes["layer"])
@@ -122,9 +141,11 @@ def _dots(axes: Axes, own: xarray.Dataset, what: str) -> None:
             alpha=0.7,
             zorder=2,
         )
-        low, high = float(own[f"{what}_low"][row]), float(own[f"{what}_high"][row])
-        axes.plot([low, high], [row, row], color=shade, linewidth=1.6, zorder=3)
-        axes.plot([float(own[what][row])], [row], "o", color=shade, markersize=4.6, zorder=4)
+        # A symmetrical interval can pass what is possible.
+        ends = np.clip([float(own[f"{what}_{end}"][row]) for end in ("low", "high")], *possible)
+        axes.plot(ends, [row, row], color=shade, linewidth=1.6, zorder=3)
+        mean = _where_finite(float(own[what][row]))
+        axes.plot([mean], [row], "o", color=shade, markersize=4.6, zorder=4)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.5, zorder=0)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from jaxrobust.drawing import import_matplotlib
 from jaxrobust.summary import shares
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ _Arguments = ParamSpec("_Arguments")
 @contextmanager
 def _own_style() -> Iterator[None]:
     """matplotlib's defaults and our own settings, whatever the user has set."""
+    import_matplotlib()
     import matplotlib.style
 
     with matplotlib.style.context(["default", _RC]):

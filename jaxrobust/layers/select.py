@@ -44,6 +44,8 @@ def select(table: LayerTable, selector: Selector) -> dict[str, tuple[str, ...]]:
     if not groups or not all(groups.values()):
         empty = next((f" in the group {name!r}" for name in groups if not groups[name]), "")
         raise SpecificationError(f"no layers were asked for{empty}: possible: {', '.join(table)}")
+    if isinstance(selector, Mapping) and "" in groups:
+        raise SpecificationError("a group of layers needs a name")
     return groups
 
 

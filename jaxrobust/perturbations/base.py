@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import numbers
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -16,8 +17,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Layer, Leaf
+from jaxrobust.names import check_name
 from jaxrobust.perturbations.shares import floor_share, scale
 
 Leaves = Mapping[str, Array]
@@ -73,6 +75,9 @@ class Perturbation:
     version: int | None = None
 
     def __post_init__(self) -> None:
+        check_name("perturbation", self.name)
+        if not self.name:
+            raise SpecificationError("a perturbation needs a name")
         if self.acts not in (None, *_ACTS):
             raise SpecificationError(unknown("way to act", str(self.acts), _ACTS))
 
@@ -151,9 +156,14 @@ def find(wanted: str | Perturbation) -> Perturbation:
             unknown("perturbation", wanted, REGISTRY) + ", or the import path module:attribute"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SpecificationError(f"cannot import the perturbation {wanted!r}: {error}") from None
+        found = operator.attrgetter(attribute)(importlib.import_module(module))
+    except SpecificationError:
+        raise
+    except Exception as error:  # whatever a module of the user's does when it is imported
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise SpecificationError(
+            f"cannot import the perturbation {wanted!r}: {kind}{first_line(error)}"
+        ) from error
     if not isinstance(found, Perturbation):
         raise SpecificationError(
             f"{wanted!r} is a {type(found).__name__}, not a jaxrobust.Perturbation"
@@ -164,8 +174,17 @@ def find(wanted: str | Perturbation) -> Perturbation:
 def decimal(strength: Any) -> Decimal:
     """A strength as the decimal number that its shortest notation says: 0.29 is 29/100.
 
+    A float that arithmetic has left beside a short decimal number, within its rounding, is that
+    number: of `np.arange(0, 1, 0.1)` the fourth is 0.30000000000000004, but 3/10 here.
+
     Raises:
         SpecificationError: not a finite number.
+
+    Example:
+        >>> str(decimal(0.1 + 0.2)), str(decimal(np.float32(0.7) + np.float32(6e-8)))
+        ('0.3', '0.7')
+        >>> str(decimal("0.30000000000000004")), str(decimal(1 / 3))
+        ('0.30000000000000004', '0.3333333333333333')
     """
     try:
         if not isinstance(strength, str | numbers.Number):
@@ -175,7 +194,28 @@ def decimal(strength: Any) -> Decimal:
         raise SpecificationError(f"strength {strength!r} is not a number") from None
     if not (exact.is_finite() and math.isfinite(float(exact))):
         raise SpecificationError(f"strength {strength!r} is not a finite number")
-    return exact
+    return (
+        _without_rounding(exact, strength) if isinstance(strength, float | np.floating) else exact
+    )
+
+
+def _without_rounding(exact: Decimal, value: float | np.floating) -> Decimal:
+    """The decimal of at most 10 (in float32 4) digits that a float is within rounding of, if any.
+
+    A float that was written down has few digits; one with all that its type can hold came from
+    arithmetic, a few steps of which leave four units in the last place at most. In float64 these
+    may be of numbers up to 1 of which it is the difference.
+    """
+    kind = np.finfo(np.asarray(value).dtype)
+    if len(exact.as_tuple().digits) < kind.precision:
+        return exact
+    rounding, size = 4 * Decimal(float(kind.eps)), abs(exact)
+    if kind.bits == 64 and size < rounding:
+        return Decimal(0)
+    if kind.bits == 64 and size > Decimal("0.001"):
+        size = max(size, Decimal(1))
+    short = Decimal(str(float(f"{exact:.{kind.precision * 2 // 3 - 1}e}")))
+    return short if abs(short - exact) <= rounding * size else exact
 
 
 def entry_counts(layer: Layer, strength: Any) -> Amounts:

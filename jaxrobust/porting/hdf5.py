@@ -70,6 +70,16 @@ def open_hdf5(path: Path) -> Weights:
     return Weights(str(path), headers, read)
 
 
+def arrays_of(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every array that lies in a file, with its name; nothing that leads out of it is followed.
+
+    Raises:
+        ValueError: there is a link to another place.
+    """
+    for place, dataset in _datasets(file, (), set()):
+        yield "/".join(place), dataset
+
+
 def _child(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     """What a group holds under a name, if that is in this very file."""
     import h5py

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.report import tables
 from jaxrobust.results import accuracy, cell_rows, sees_some, warnings_in
 from jaxrobust.statistics import wilson_interval
@@ -23,6 +24,7 @@ from jaxrobust.summary import (
     findings,
     known,
     main_metric,
+    nonfinite,
     percent,
     title,
 )
@@ -55,6 +57,7 @@ def page(
     template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
     first, *others = [_figure(number, picture) for number, picture in enumerate(pictures, start=1)]
     main = main_metric(result)
+    run, provenance = facts(record)
     return template.substitute(
         title=escape(f"How {_network(result)} breaks"),
         lead=escape(_lead(result)),
@@ -67,8 +70,8 @@ def page(
         layers=tables.layers(result, main),
         interval=escape(_interval(result, main)),
         known=_known(result),
-        specification=_pairs(_specification(record)),
-        provenance=_pairs(_provenance(record)),
+        specification=_pairs(run),
+        provenance=_pairs(provenance),
         cells=tables.cells(result),
         example=escape(_example(folder, main)),
     )
@@ -121,8 +124,10 @@ def _interval(result: xarray.Dataset, metric: str) -> str:
 
 
 def _known(result: xarray.Dataset) -> str:
-    """What a sweep to a precision has come to know, and what it cannot know."""
-    sentences = [_text(f"{each[:1].upper()}{each[1:]}.") for each in known(result)]
+    """What a sweep to a precision knows and cannot know, and what is not finite."""
+    sentences = [
+        _text(f"{each[:1].upper()}{each[1:]}.") for each in (*known(result), *nonfinite(result))
+    ]
     return f'<p class="note">{" ".join(sentences)}</p>' if sentences else ""
 
 
@@ -171,6 +176,21 @@ def _finding(finding: Finding) -> str:
         f'<li><span class="verdict {finding.verdict.replace(" ", "-")}">{finding.verdict}</span>'
         f"<b>{_text(finding.claim)}.</b> {_text(finding.evidence)}</li>"
     )
+
+
+def facts(record: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What `sweep.json` says was run, and with what.
+
+    Raises:
+        SpecificationError: it doesn't.
+    """
+    try:
+        return list(_specification(record)), list(_provenance(record))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SpecificationError(
+            f"sweep.json does not say all that a report tells of a run: {type(error).__name__} "
+            f"{first_line(error)!r}"
+        ) from error
 
 
 def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxrobust.results import accuracy
 from jaxrobust.summary import (
-    by_layer,
     curves,
     half_text,
     in_depth_order,
+    measures,
     middle,
+    share,
     title,
-    uncut_half_width,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def layers(result: xarray.Dataset, metric: str) -> str:
     """Per layer and perturbation: what is left near half strength, half-strength and area."""
     ordered = in_depth_order(result)
-    cells, table = accuracy(ordered, metric), by_layer(ordered, metric)
+    cells, table = accuracy(ordered, metric), measures(ordered, metric)
     shown = [each for each in curves(ordered, metric) if np.isfinite(each.values).any()]
     top = "".join(
         f'<th colspan="3" scope="colgroup">{escape(title(each.perturbation))}</th>'
@@ -42,8 +42,8 @@ def layers(result: xarray.Dataset, metric: str) -> str:
         for each in shown:
             cell = cells.sel(perturbation=each.perturbation, layer=layer, strength=middle(each))
             own = table.sel(perturbation=each.perturbation, layer=layer)
-            left = _share(*(float(cell[part]) for part in ("mean", "low", "high")))
-            area = _share(*(float(own[part]) for part in ("area", "area_low", "area_high")))
+            left = share(*(float(cell[part]) for part in ("mean", "low", "high")))
+            area = share(*(float(own[part]) for part in ("area", "area_low", "area_high")))
             row += [f"<td>{escape(text)}</td>" for text in (left, half_text(own), area)]
         rows.append(f"<tr>{''.join(row)}</tr>")
     head = f'<thead><tr><th rowspan="2" scope="col">layer</th>{top}</tr><tr>{below}</tr></thead>'
@@ -69,17 +69,9 @@ def cells(result: xarray.Dataset) -> str:
     for place in zip(*np.nonzero(seeds), strict=True):
         perturbation, layer, strength = place
         row = [str(perturbations[perturbation]), str(names[layer]), f"{strengths[strength]:g}"]
-        row += [_share(*(float(part[place]) for part in each)) for each in numbers.values()]
+        row += [share(*(float(part[place]) for part in each)) for each in numbers.values()]
         row.append(str(seeds[place]))
         if met is not None:
             row.append("yes" if met.values[place] else "no")
         rows.append(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _share(mean: float, low: float, high: float) -> str:
-    """A mean in per cent with half the width of its interval."""
-    if np.isnan(mean):
-        return "–"
-    half = uncut_half_width(mean, low, high)
-    return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}") + " %"

@@ -19,7 +19,7 @@ from jaxrobust.figures import (
 )
 from jaxrobust.figures.captions import Kind
 from jaxrobust.paths import is_remote
-from jaxrobust.report.page import Picture, page
+from jaxrobust.report.page import Picture, facts, page
 from jaxrobust.run_folder import open_run, read_record
 from jaxrobust.summary import main_metric, undamaged
 
@@ -66,6 +66,7 @@ def write_report(folder: str | Path) -> list[Path]:
         raise FileNotFoundError(
             f"{folder} holds no sweep.json, or a damaged one: the same sweep writes it again"
         )
+    facts(record)  # before any figure is drawn
     (folder / "figures").mkdir(exist_ok=True)
     pictures, written = [], [folder / "report.html"]
     for planned in _plan(result):

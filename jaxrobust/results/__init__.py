@@ -1,6 +1,14 @@
 """The labelled result of a sweep, and what is known of each of its cells."""
 
-from jaxrobust.results.cells import accuracy, cell_rows, per_image, sees_some
+from jaxrobust.results.cells import (
+    accuracy,
+    cell_rows,
+    is_whole,
+    metrics_of,
+    nonfinite_of,
+    per_image,
+    sees_some,
+)
 from jaxrobust.results.images import right
 from jaxrobust.results.labels import (
     BITS,
@@ -9,6 +17,8 @@ from jaxrobust.results.labels import (
     DIMENSIONS,
     GOAL,
     LABELS,
+    NONFINITE,
+    SEEN,
     TRIALS,
     WARNINGS,
     labelled,
@@ -16,6 +26,7 @@ from jaxrobust.results.labels import (
     sum_blocks,
     warnings_in,
 )
+from jaxrobust.results.parts import of_any_part, whole_grid
 
 __all__ = [
     "BITS",
@@ -24,15 +35,22 @@ __all__ = [
     "DIMENSIONS",
     "GOAL",
     "LABELS",
+    "NONFINITE",
+    "SEEN",
     "TRIALS",
     "WARNINGS",
     "accuracy",
     "cell_rows",
+    "is_whole",
     "labelled",
     "make_dataset",
+    "metrics_of",
+    "nonfinite_of",
+    "of_any_part",
     "per_image",
     "right",
     "sees_some",
     "sum_blocks",
     "warnings_in",
+    "whole_grid",
 ]

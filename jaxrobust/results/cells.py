@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,10 +14,12 @@ from jaxrobust.results.labels import (
     BITS,
     CONTROL,
     DIMENSIONS,
+    NONFINITE,
     SEEN,
     sum_blocks,
     undamaged_cells,
 )
+from jaxrobust.results.parts import of_any_part, whole_grid
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import xarray
 
 
+@of_any_part
 def accuracy(
     result: xarray.Dataset,
     metric: str = "top1",
@@ -34,7 +38,8 @@ def accuracy(
     """The mean of a metric per image, per cell, with its interval.
 
     Args:
-        result: from `sweep` or `open_run`.
+        result: from `sweep` or `open_run`, any part of it (`result.sel(layer="conv1")`), or
+            several (`xr.concat([a, b], "run")`).
         metric: `top1`, `top5`, `changed`, `loss` or one of the user's own.
         over: what the interval generalises over: "seeds", random damage on exactly these images;
             "seeds+images", also images like these (needs the result with its blocks).
@@ -44,55 +49,107 @@ def accuracy(
         Dims perturbation, layer, strength; variables `mean`, `low`, `high`, `std` (over seeds),
         `seeds` and `images` (per seed), NaN where no trial has seen all images; `clean`, the
         undamaged network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
+        A value that was measured and is NaN or infinite makes its cell so; `nonfinite` counts the
+        images (of all seeds) for which the metric, or for `top1`, `top5`, `changed` and `loss` a
+        logit, is not a finite number.
         In a sweep to a precision each seed sees images of its own, which have a part in `std`;
         for `top1` and `top5` there are also `half_width`, `met`, whether that of the 95 % interval
         is what was asked for, and `trial_images`, all that the cell's trials saw.
 
     Raises:
-        SpecificationError: an unknown metric, or blocks that are needed and not there.
+        SpecificationError: an unknown metric, blocks that are needed and not there, something
+            else than a result.
     """
-    import xarray
-
-    known = [str(n) for n in result.data_vars if "seed" in result[n].dims]
-    others = ("images", "nonfinite", SEEN, *BITS)
-    metrics = [n for n in known if n not in others and not n.startswith(CONTROL)]
-    if metric not in metrics:
-        raise SpecificationError(unknown("metric", metric, metrics))
+    _check_metric(result, metric)
     summed = sum_blocks(result)
     if over == "seeds" and CONTROL + metric in result:
-        return _precise_accuracy(summed, metric, confidence)
-    if over == "seeds":
-        values = per_image(summed, metric)
-        mean, low, high, std, seeds = seed_interval(values.values, confidence)
-        estimand = "mean over damage draws on exactly these images"
-        if sees_some(result):
-            estimand = "mean over damage draws, each on its own ones of these images"
-        method = "Student-t over per-seed means"
-    elif over == "seeds+images" and "half_width" in result.attrs:
+        made = _precise_accuracy(summed, metric, confidence)
+    elif over == "seeds":
+        made = _mean_over_seeds(summed, metric, confidence)
+    elif over == "seeds+images":
+        made = _mean_over_seeds_and_images(result, metric, confidence)
+    else:
+        raise SpecificationError(unknown("over", over, ("seeds", "seeds+images")))
+    if (count := nonfinite_of(metric)) in summed:
+        made["nonfinite"] = summed[count].where(is_whole(summed), 0).sum("seed").astype(int)
+    return made
+
+
+def metrics_of(result: xarray.Dataset) -> list[str]:
+    """The metrics that a result holds."""
+    names = [str(n) for n in result.data_vars if "seed" in result[n].dims]
+    others = ("images", "nonfinite", SEEN, *BITS)
+    return [n for n in names if n not in others and not n.startswith((CONTROL, NONFINITE))]
+
+
+def nonfinite_of(metric: str) -> str:
+    """The count of the images for which a metric is not finite."""
+    own = metric not in ("top1", "top5", "changed", "loss")
+    return NONFINITE + metric if own else "nonfinite"
+
+
+def _check_metric(result: xarray.Dataset, metric: str) -> None:
+    known = metrics_of(result)
+    if metric not in known:
+        raise SpecificationError(unknown("metric", metric, known))
+    needed = [f"clean_{metric}"]
+    needed += ["nonfinite", "clean_nonfinite"] if metric == "loss" else []
+    if lacking := [name for name in needed if name not in result]:
+        raise SpecificationError(
+            f"this result has no {lacking[0]}, which {metric} needs: take all of its variables"
+        )
+
+
+def _mean_over_seeds(summed: xarray.Dataset, metric: str, confidence: float) -> xarray.Dataset:
+    values, run = per_image(summed, metric), is_whole(summed)
+    found = seed_interval(values.values, confidence, run.values)
+    estimand = "mean over damage draws on exactly these images"
+    if sees_some(summed):
+        estimand = "mean over damage draws, each on its own ones of these images"
+    told = {"estimand": estimand, "method": "Student-t over per-seed means"}
+    return _cells(summed, metric, found, confidence, told)
+
+
+def _mean_over_seeds_and_images(
+    result: xarray.Dataset, metric: str, confidence: float
+) -> xarray.Dataset:
+    if "half_width" in result.attrs:
         raise SpecificationError(
             'over="seeds+images": seeds of a sweep to a precision see different images; '
             'over="seeds" is possible'
         )
-    elif over == "seeds+images":
-        if "block" not in result.dims:
-            raise SpecificationError(
-                'over="seeds+images" needs the blocks: sweep(..., blocks=True) or '
-                "open_run(..., blocks=True)"
-            )
-        seen = _counted(result, metric).where(_whole(result), np.nan)
-        sums = result[metric].values.astype(np.float64)
-        mean, low, high, std, seeds = seed_and_image_interval(sums, seen.values, confidence)
-        estimand = "mean over damage draws and over images like these"
-        method = "two-way random effects (seed, block), Satterthwaite"
-    else:
-        raise SpecificationError(unknown("over", over, ("seeds", "seeds+images")))
-    cells = dict(mean=mean, low=low, high=high, std=std, seeds=seeds)
+    if "block" not in result.dims:
+        raise SpecificationError(
+            'over="seeds+images" needs the blocks: sweep(..., blocks=True) or '
+            "open_run(..., blocks=True)"
+        )
+    run = is_whole(result)
+    seen = _counted(result, metric).where(run, np.nan)
+    sums = result[metric].values.astype(np.float64)
+    found = seed_and_image_interval(sums, seen.values, confidence, run.values)
+    told = {
+        "estimand": "mean over damage draws and over images like these",
+        "method": "two-way random effects (seed, block), Satterthwaite",
+    }
+    return _cells(sum_blocks(result), metric, found, confidence, told)
+
+
+def _cells(
+    summed: xarray.Dataset,
+    metric: str,
+    found: Sequence[np.ndarray],
+    confidence: float,
+    told: Mapping[str, str],
+) -> xarray.Dataset:
+    import xarray
+
+    names = ("mean", "low", "high", "std", "seeds")
     made = xarray.Dataset(
-        {name: (DIMENSIONS[:3], value) for name, value in cells.items()},
-        coords={name: result.coords[name] for name in DIMENSIONS[:3]},
-        attrs=dict(metric=metric, estimand=estimand, method=method, confidence=confidence),
+        {name: (DIMENSIONS[:3], value) for name, value in zip(names, found, strict=True)},
+        coords={name: summed.coords[name] for name in DIMENSIONS[:3]},
+        attrs={"metric": metric, **told, "confidence": confidence},
     )
-    made["images"] = summed["images"].where(_whole(summed), 0).max("seed")
+    made["images"] = summed["images"].where(is_whole(summed), 0).max("seed").astype(int)
     made.attrs["clean"] = float(per_image(summed, metric, "clean_"))
     return made
 
@@ -154,6 +211,7 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
     """
     import xarray
 
+    result = whole_grid(result)
     damaged = xarray.DataArray(_damaged_cells(result), dims=("perturbation", "strength"))
     names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
     cells = accuracy(result).drop_vars("images").rename(trial_images="images")
@@ -163,9 +221,11 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
 
 def sees_some(result: xarray.Dataset) -> bool:
     """Whether it is a sweep to a precision in which trials were to see only some of the images."""
+    if "half_width" not in result.attrs:
+        return False
     images = sum_blocks(result)["images"].values
     every = (images == 0) | (images == int(result["clean_images"].sum()))
-    return "half_width" in result.attrs and not every.all()
+    return not every.all()
 
 
 def _damaged_cells(result: xarray.Dataset) -> np.ndarray:
@@ -178,8 +238,9 @@ def _damaged_cells(result: xarray.Dataset) -> np.ndarray:
 def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
     """A metric's sum over the images that count for it, of trials that have seen all images.
 
-    NaN for the others: a trial that was not run, or one that was interrupted and has seen other
-    images than the trial beside it.
+    NaN for the others, see `is_whole`: a trial that was not run, or one that was interrupted and
+    has seen other images than the trial beside it. A sum that is NaN stays so, and a loss without
+    any image that counts is NaN.
 
     Args:
         result: any result, its blocks added.
@@ -188,7 +249,9 @@ def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.D
     """
     seen = _counted(result, metric, prefix)
     shares = result[prefix + metric] / seen.where(seen > 0)
-    return shares.astype(np.float64) if prefix else shares.where(_whole(result)).astype(np.float64)
+    return (
+        shares.astype(np.float64) if prefix else shares.where(is_whole(result)).astype(np.float64)
+    )
 
 
 def _counted(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
@@ -197,7 +260,7 @@ def _counted(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.Da
     return seen - result[f"{prefix}nonfinite"] if metric == "loss" else seen
 
 
-def _whole(result: xarray.Dataset) -> xarray.DataArray:
+def is_whole(result: xarray.Dataset) -> xarray.DataArray:
     """Which trials have seen all images; with a precision, those that they were to see."""
     summed = sum_blocks(result)
     if "half_width" in result.attrs:

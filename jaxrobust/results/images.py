@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.errors import SpecificationError, unknown
-from jaxrobust.results.labels import BITS, SEEN
+from jaxrobust.results.labels import BITS, DIMENSIONS, SEEN
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +45,7 @@ def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
     """
     import xarray
 
-    if BITS[0] not in result:
+    if not hasattr(result, "data_vars") or BITS[0] not in result or "image" not in result.coords:
         raise SpecificationError(
             'this result has no images: sweep(..., keep="images") or --keep images keeps them'
         )
@@ -53,15 +53,21 @@ def right(result: xarray.Dataset, metric: str = "top1") -> xarray.DataArray:
     if metric not in metrics:
         raise SpecificationError(unknown("metric", metric, metrics))
 
-    def unpacked(name: str) -> xarray.DataArray:
-        bits = result[name].transpose(..., "byte")
-        values = np.unpackbits(bits.values, axis=-1, count=result.sizes["image"])
-        return xarray.DataArray(
-            values.astype(bool),
-            coords={**bits.coords, **{each: result.coords[each] for each in ("image", "label")}},
-            dims=(*bits.dims[:-1], "image"),
-            name=metric,
+    chosen = result.coords["image"].values
+    if np.max(chosen, initial=0) >= 8 * result.sizes["byte"]:
+        raise SpecificationError(
+            "the packed bits of this result were sliced: select images by the dimension image"
         )
+
+    def unpacked(name: str) -> xarray.DataArray:
+        bits = result[name].fillna(0)  # where a mask or a concatenation has made some NaN
+        if name.startswith("clean_"):
+            bits = bits.max([each for each in bits.dims if each in DIMENSIONS])
+        bits = bits.transpose(..., "byte")
+        values = np.unpackbits(bits.values.astype(np.uint8), axis=-1)[..., chosen].astype(bool)
+        dims = (*bits.dims[:-1], *result.coords["image"].dims)
+        own = {each: result.coords[each] for each in ("image", "label")}
+        return xarray.DataArray(values, coords={**bits.coords, **own}, dims=dims, name=metric)
 
     found = unpacked(f"{metric}_bits")
     return found if metric.startswith("clean_") else found.assign_coords(seen=unpacked(SEEN))

@@ -23,6 +23,8 @@ SEEN = "seen_bits"
 CONTROL, CONTROLLED = "control_", ("top1", "top5")
 # The attribute with what is suspicious about the undamaged network, as a list in JSON.
 WARNINGS = "warnings"
+# Of a metric of the user's: how many images it was no finite number for.
+NONFINITE = "nonfinite_"
 DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
@@ -60,8 +62,14 @@ def make_dataset(
     )
     for name in result.data_vars:
         short = str(name).removeprefix("clean_").removeprefix(CONTROL)
-        result[name].attrs["long_name"] = _MEANING.get(short, f"summed {short}")
+        result[name].attrs["long_name"] = _MEANING.get(short) or _meaning_of_own(short)
     return result
+
+
+def _meaning_of_own(name: str) -> str:
+    if name.startswith(NONFINITE):
+        return f"images for which {name.removeprefix(NONFINITE)} is not finite"
+    return f"summed {name}"
 
 
 def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
@@ -162,8 +170,9 @@ def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:
     """The same result with the sums of all blocks added, in block order."""
     if "block" not in result.dims:
         return result
-    # A NaN of a user's metric must not turn into a smaller sum.
-    summed = result.sum("block", skipna=False, keep_attrs=True)
+    with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
+        # A NaN of a user's metric must not turn into a smaller sum.
+        summed = result.sum("block", skipna=False, keep_attrs=True)
     return summed.assign(
         {name: values for name, values in result.items() if "block" not in values.dims}
     )

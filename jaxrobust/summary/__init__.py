@@ -2,7 +2,6 @@
 
 from jaxrobust.summary.curves import (
     Curve,
-    by_layer,
     chance,
     curves,
     depth,
@@ -13,8 +12,10 @@ from jaxrobust.summary.curves import (
 )
 from jaxrobust.summary.findings import Finding, findings
 from jaxrobust.summary.known import known
-from jaxrobust.summary.table import half_text, middle, text_table, uncut_half_width
-from jaxrobust.summary.words import LABELS, in_words, percent, shares, title
+from jaxrobust.summary.layers import by_layer, measures
+from jaxrobust.summary.nonfinite import nonfinite
+from jaxrobust.summary.table import half_text, middle, text_table
+from jaxrobust.summary.words import LABELS, in_words, percent, share, shares, title
 
 __all__ = [
     "LABELS",
@@ -30,12 +31,14 @@ __all__ = [
     "in_words",
     "known",
     "main_metric",
+    "measures",
     "middle",
     "most_seeds",
+    "nonfinite",
     "percent",
+    "share",
     "shares",
     "text_table",
     "title",
-    "uncut_half_width",
     "undamaged",
 ]

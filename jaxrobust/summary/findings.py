@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from jaxrobust.results import whole_grid
 from jaxrobust.statistics import mean_over_range, rank_correlation, seed_interval
 from jaxrobust.summary.curves import Curve, chance, curves, depth, main_metric, undamaged
 from jaxrobust.summary.words import LABELS, percent
@@ -73,7 +74,7 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Interval:
-    """A mean over seeds with its 95 % interval, NaN below three seeds."""
+    """A mean share over seeds and its 95 % interval within 0 and 1, NaN below three seeds."""
 
     mean: float
     low: float
@@ -82,7 +83,7 @@ class _Interval:
     @staticmethod
     def of(values: np.ndarray) -> _Interval:
         mean, low, high, *_ = seed_interval(values)
-        return _Interval(float(mean), float(low), float(high))
+        return _Interval(float(mean), float(np.maximum(low, 0)), float(np.minimum(high, 1)))
 
     def __str__(self) -> str:
         if np.isnan(self.low):
@@ -120,6 +121,7 @@ class _Run:
 
     @staticmethod
     def of(result: xarray.Dataset) -> _Run:
+        result = whole_grid(result)
         metric, order = main_metric(result), depth(result)
         own = result.sel(layer=[name for name in result.layer.values if str(name) in order])
         found = {each.perturbation: each for each in curves(own, metric)} if own.layer.size else {}

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import accuracy, warnings_in
+from jaxrobust.results import accuracy, warnings_in, whole_grid
 from jaxrobust.statistics import rank_correlation
 from jaxrobust.summary.curves import Curve, curves, in_depth_order
 from jaxrobust.summary.known import known
+from jaxrobust.summary.nonfinite import nonfinite
+from jaxrobust.summary.words import share
 from jaxrobust.text import aligned
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ def text_table(result: xarray.Dataset) -> str:
     What is suspicious about the undamaged network comes first. Tables have at most 100 columns and
     stand one below the other where there are many perturbations; then there is a sentence for each
     perturbation on early and late layers; of a sweep to a precision also what is known well enough,
-    and what cannot have been seen.
+    and what cannot have been seen; and what was measured that is not finite.
     """
+    result = whole_grid(result)
     cells = accuracy(in_depth_order(result), "top1")
     shown = [each for each in curves(result, "top1") if np.isfinite(each.values).any()]
     columns = [_column(cells, each) for each in shown]
@@ -46,8 +49,9 @@ def text_table(result: xarray.Dataset) -> str:
         if left.sizes["layer"] >= _FEWEST_LAYERS:
             lines.append(f"{each.perturbation}: {_by_depth(left.values)}")
     if np.isfinite(cells["low"]).any():
-        lines.append(f"±: 95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}")
-    return "\n".join([*lines, *known(result)])
+        what = f"95 % interval of the {cells.attrs['estimand']}, {cells.attrs['method']}"
+        lines.append(f"in brackets: {what}")
+    return "\n".join([*lines, *known(result), *nonfinite(result)])
 
 
 def _fitting(layers: list[str], columns: list[list[str]]) -> int:
@@ -70,33 +74,34 @@ def half_text(table: xarray.Dataset) -> str:
         table: from `by_layer`, one perturbation and layer of it.
 
     Returns:
-        As "0.34 (0.30 to 0.39)", "> 0.9" or "> 0.9 in 2 of 5 seeds"; a dash where nothing is known.
+        As "0.34 (0.30 to 0.39)", "> 0.9", "> 0.9 in 3 of 5 seeds" or, where the median of the seeds
+        is known, "median 0.62 (> 0.9 in 1 of 5 seeds)"; a dash where nothing is known, "NaN" where
+        something was measured that is not finite.
     """
     beyond, seeds = int(table["beyond"]), int(table["seeds"])
-    if beyond:
-        sign = ">" if table["last"] > table["first"] else "<"
-        some = "" if beyond == seeds else f" in {beyond} of {seeds} seeds"
-        return f"{sign} {float(table['last']):g}{some}"
+    first, last = float(table["first"]), float(table["last"])
     half, low, high = (float(table[name]) for name in ("half", "half_low", "half_high"))
+    if beyond:
+        end = f"{'>' if last > first else '<'} {last:g}"
+        some = f"{end} in {beyond} of {seeds} seeds"
+        median = float(table["half_median"])
+        return (
+            end if beyond == seeds else f"median {median:.2f} ({some})" if median < np.inf else some
+        )
     if np.isnan(half):
-        return "–"
+        return "NaN" if int(table["nonfinite"]) else "–"
+    # Student's interval can pass the undamaged strength, from which the damage grows.
+    low, high = (max(low, first), high) if last > first else (low, min(high, first))
     return f"{half:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
-
-
-def uncut_half_width(mean: float, low: float, high: float) -> float:
-    """Half the width of an interval around a mean, of which one side may be cut off at 0 or 1."""
-    return max(mean - low, high - mean)
 
 
 def _column(cells: xarray.Dataset, curve: Curve) -> list[str]:
     own = cells.sel(perturbation=curve.perturbation, strength=middle(curve))
     column = [f"{curve.perturbation} {middle(curve):g}"]
-    for mean, low, high in zip(
-        *(own[part].values for part in ("mean", "low", "high")), strict=True
+    for mean, low, high, seeds in zip(
+        *(own[part].values for part in ("mean", "low", "high", "seeds")), strict=True
     ):
-        half = uncut_half_width(mean, low, high)
-        interval = "" if np.isnan(half) else f" ± {half:.1%}"
-        column.append("not run" if np.isnan(mean) else f"{mean:.1%}{interval}")
+        column.append(share(mean, low, high).replace(" %", "%") if seeds else "not run")
     return column
 
 

@@ -17,6 +17,7 @@ from sweeps_for_tests import BLOCK, IMAGES, refusal, save, small_sweep
 import jaxrobust as jr
 from jaxrobust.engine import resolve_perturbations, resolve_strengths
 from jaxrobust.engine.spec import Specification, parse_grid, specify
+from jaxrobust.perturbations import decimal
 
 # Grids
 
@@ -63,6 +64,50 @@ def test_strengths_are_sorted_and_each_perturbation_has_its_own() -> None:
     assert found["synapse_knockout"] == tuple(Decimal(i) / 10 for i in range(10))
     same = resolve_strengths(chosen, "0:0.5:0.5")
     assert set(same.values()) == {(Decimal(0), Decimal("0.5"))}
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, jnp.float32])
+@pytest.mark.parametrize(
+    ("grid", "strengths"),
+    [
+        (lambda: np.arange(0, 1, 0.1), "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9"),
+        (lambda: np.linspace(0, 0.9, 10), "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9"),
+        (lambda: np.cumsum([0.1] * 10), "0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1"),
+        (lambda: np.arange(0, 0.2, 0.05), "0 0.05 0.1 0.15"),
+        (lambda: 1 - np.arange(0, 1, 0.25), "0.25 0.5 0.75 1"),
+    ],
+)
+def test_strengths_from_arithmetic_are_the_decimals_that_were_meant(
+    grid: Callable[[], np.ndarray], strengths: str, kind: Any
+) -> None:
+    chosen = resolve_perturbations(["synapse_knockout"])
+    array = jnp.asarray(grid(), kind) if kind is jnp.float32 else grid().astype(kind)
+    for given in (array, list(array)):
+        found = resolve_strengths(chosen, given)["synapse_knockout"]
+        assert found == tuple(Decimal(s) for s in strengths.split())
+
+
+@pytest.mark.parametrize(
+    "strength", [1 / 3, 0.1 + 1e-12, 0.123456789012345, 1e-17, "0.30000000000000004", 1e-9, 12.5]
+)
+def test_other_strengths_stay_what_they_are(strength: float | str) -> None:
+    assert decimal(strength) == Decimal(str(strength))
+
+
+def test_strengths_around_zero_meet_it() -> None:
+    found = [decimal(strength) for strength in np.arange(-1, 1, 0.1)]
+    assert found == [Decimal(step) / 10 for step in range(-10, 10)]
+
+
+def test_a_strength_of_a_range_is_found_by_its_decimal(
+    net: jr.Network, source: jr.ImageSource
+) -> None:
+    result = small_sweep(net, source, strengths=np.arange(0, 1, 0.1)[2:8], seeds=1)
+    assert result.strength.values.tolist() == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert jr.accuracy(result).sel(strength=0.3)["seeds"].item() == 1
+    by_range = jr.perturb(net, "resample", layer="fc", strength=np.arange(0, 1, 0.1)[3])
+    by_hand = jr.perturb(net, "resample", layer="fc", strength=0.3)
+    np.testing.assert_array_equal(by_range["fc"]["w"], by_hand["fc"]["w"])
 
 
 # The specification

@@ -1,0 +1,49 @@
+"""What was measured that is not a finite number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxrobust.results import accuracy, is_whole, metrics_of, nonfinite_of, sum_blocks, whole_grid
+
+if TYPE_CHECKING:
+    import xarray
+
+_OF_LOGITS = ("top1", "top5", "changed")
+
+
+def nonfinite(result: xarray.Dataset) -> list[str]:
+    """Sentences on logits and on values of metrics that are not finite; none where all are.
+
+    Args:
+        result: from `sweep` or `open_run`.
+    """
+    result = sum_blocks(whole_grid(result))
+    whole = is_whole(result)
+
+    def counted(name: str) -> str:
+        seen, found = (int(result[each].where(whole, 0).sum()) for each in ("images", name))
+        return f"{found:,} of {seen:,} trial-images"
+
+    sentences = []
+    if "nonfinite" in result and bool((result["nonfinite"].where(whole, 0) > 0).any()):
+        sentences.append(
+            f"{counted('nonfinite')} had a logit that is not finite: they count as wrong, and not "
+            "in the loss"
+        )
+    for metric in metrics_of(result):
+        if metric in _OF_LOGITS or f"clean_{metric}" not in result:
+            continue
+        cells = accuracy(result, metric)
+        run = cells["seeds"].values > 0
+        bad = run & ~np.isfinite(cells["mean"].values)
+        where = [f"in {bad.sum():,} of {run.sum():,} cells"] * bool(bad.any())
+        count = nonfinite_of(metric)
+        if where and count in result and metric != "loss":
+            where[0] += f" ({counted(count)})"
+        where += ["undamaged"] * (not np.isfinite(cells.attrs["clean"]))
+        if where:
+            sentences.append(f"the metric {metric} is NaN or infinite {' and '.join(where)}")
+    return sentences
