@@ -317,7 +317,7 @@ def test_any_command_that_is_interrupted_says_so_in_a_line(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxrobust.cli.aligned", interrupted)
+    monkeypatch.setattr("jaxrobust.cli.list.aligned", interrupted)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as caught:
         main(["list", "networks"])

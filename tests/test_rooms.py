@@ -45,7 +45,6 @@ ROOMS = (
     "figures",
     "report",
     "bars",
-    "arguments",
     "cli",
     "__main__",
     "__init__",

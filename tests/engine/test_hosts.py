@@ -35,7 +35,7 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import small_sweep
 from test_hosts import ARGUMENTS
 import jaxrobust as jr
-from jaxrobust.cli import _run_or_leave
+from jaxrobust.cli import run_or_leave
 from jaxrobust.data.progress import PREPARING
 from jaxrobust.engine import folder
 
@@ -60,7 +60,7 @@ class Command:
         assert len(jax.local_devices()) == 2
         {what}
 
-_run_or_leave(Command())
+run_or_leave(Command())
 """
 
 

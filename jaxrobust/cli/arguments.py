@@ -20,6 +20,7 @@ NetworkArgument = Annotated[
     Positional[str],
     arg(metavar="NETWORK", help="a name of `list networks`, or a checkpoint folder"),
 ]
+RunArgument = Annotated[Positional[str], arg(metavar="RUN", help="the folder of a sweep")]
 DataArgument = Annotated[
     str, arg(metavar="SOURCE", help="where the images come from: see `list data`")
 ]
