@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxrobust.convolutions import faster
 from jaxrobust.jaxprs import (
@@ -67,9 +66,8 @@ class Split:
         shared_equations, prefix_equations, suffix_equations: the three classes; cheap expansions
             of parameters are made where they are read, and so can stand in two of them.
         product: the product that the only damaged kernel enters, if there is one.
-        watched: the operands of convolutions for which there is a faster way that is only accurate
-            where no number is far greater than the others, in the order of the program, the same
-            for every split of a network on this device.
+        exact: the suffix computes what the network itself does; False if a convolution in it is
+            computed in a way that is only accurate where no number is far greater than the others.
     """
 
     program: Program
@@ -81,7 +79,7 @@ class Split:
     prefix_equations: tuple[Equation, ...]
     suffix_equations: tuple[Equation, ...]
     product: Product | None
-    watched: tuple[int, ...] = ()
+    exact: bool = True
 
     @cached_property
     def _variables(self) -> dict[str, int]:
@@ -131,17 +129,6 @@ class Split:
             params, shared, residuals: of the undamaged network.
             product: what `multiply` gave for the damaged kernel.
         """
-        return self.watched_suffix(damaged, params, shared, residuals, product)[0]
-
-    def watched_suffix(
-        self,
-        damaged: Mapping[str, Array],
-        params: Any,
-        shared: list[Array],
-        residuals: list[Array],
-        product: Array | None = None,
-    ) -> tuple[Float[Array, "images classes"], Float[Array, " watched"]]:
-        """The logits, and the `peaks` of the operands that `watched_in_suffix` names."""
         values = self._undamaged(params, shared, residuals)
         values |= {self._variables[path]: leaf for path, leaf in damaged.items()}
         equations = self.suffix_equations
@@ -149,45 +136,19 @@ class Split:
             values[self._product.output] = product
             done = set(map(id, self._product.equations))
             equations = [equation for equation in equations if id(equation) not in done]
-        operands = [self.watched[place] for place in self.watched_in_suffix(product is not None)]
-        logits, *found = run(equations, values, [self.program.output, *operands])
-        return logits, peaks(found)
+        return run(equations, values, [self.program.output])[0]
 
     def whole(
         self, params: Any, images: Float[Array, "images h w c"]
-    ) -> tuple[Float[Array, "images classes"], Float[Array, " watched"]]:
-        """The undamaged network: its logits, and the `peaks` of all `watched` operands."""
+    ) -> Float[Array, "images classes"]:
+        """The logits of the undamaged network."""
         values = self._parameters(params) | self.program.constants | {self.program.images: images}
-        wanted = [self.program.output, *self.watched]
-        logits, *found = run(self.program.equations, values, wanted)
-        return logits, peaks(found)
-
-    def watched_in_suffix(self, multiplied: bool) -> tuple[int, ...]:
-        """The places in `watched` of the operands that the suffix makes of damaged leaves.
-
-        Args:
-            multiplied: the suffix is given the product with the damaged kernel.
-        """
-        reached = dependents(
-            self.suffix_equations, [self._variables[path] for path in self.damaged]
-        )
-        if multiplied:
-            reached -= self._kernel_variables
-        return tuple(place for place, operand in enumerate(self.watched) if operand in reached)
+        return run(self.program.equations, values, [self.program.output])[0]
 
     @property
-    def watched_kernel(self) -> int | None:
-        """The place in `watched` of the kernel that `multiply` takes, if it is watched."""
-        places = [n for n, operand in enumerate(self.watched) if operand in self._kernel_variables]
-        return places[0] if places else None
-
-    @property
-    def _kernel_variables(self) -> set[int]:
-        """The product's kernel, as it is and laid out anew."""
-        if self.product is None:
-            return set()
-        own = {v for equation in self.product.equations[:-1] for v in equation.outputs}
-        return own | {self._variables[self.product.kernel]}
+    def kernel(self) -> str:
+        """The path of the kernel that enters the product."""
+        return self._product.kernel
 
     @property
     def unit_axis(self) -> int:
@@ -274,18 +235,19 @@ def split(
     variables = dict(zip(paths, program.parameters, strict=True))
     exact = hoist and precision == "float32"
     product = product_of(network, damaged, variables, program) if exact else None
-    reformulable = reformulate or (exact and jax.default_backend() == "cpu")
     if reformulate is None:
-        reformulate = reformulable
-    traced, watched = program, []
+        reformulate = exact and jax.default_backend() == "cpu"
+    traced, inexact = program, set()
 
     def instead(equation: Equation) -> Callable[..., Any] | None:
-        formulation = faster(equation, traced) if reformulable else None
-        if formulation and not formulation.exact:
-            watched.extend(v for v in equation.reads if v not in watched)
-        if formulation and reformulate:
-            return formulation.compute
-        return rounded(equation, traced, precision)
+        if not reformulate:
+            return rounded(equation, traced, precision)
+        formulation = faster(equation, traced)
+        if formulation is None:
+            return None
+        if not formulation.exact:
+            inexact.update(equation.outputs)
+        return formulation.compute
 
     program, written = rewrite(traced, instead)
     equations = program.equations
@@ -318,19 +280,8 @@ def split(
         prefix_equations=tuple(prefix),
         suffix_equations=tuple(suffix),
         product=product,
-        watched=tuple(watched),
+        exact=inexact.isdisjoint(in_suffix),
     )
-
-
-def peaks(arrays: Iterable[Array]) -> Float[Array, " arrays"]:
-    """The largest magnitude in each array; infinite where one of its entries is not a number."""
-
-    def peak(array: Array) -> Array:
-        # A maximum on a CPU may pass over what is not a number.
-        magnitude = jnp.where(jnp.isnan(array), jnp.inf, jnp.abs(array))
-        return jnp.max(magnitude, initial=0).astype(jnp.float32)
-
-    return jnp.asarray([peak(array) for array in arrays], jnp.float32)
 
 
 def _with_expansions(

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.engine.job import Swept, Trial, batches
+from jaxrobust.engine.ordinary import Overlaps, overlaps
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.spec import Specification
 from jaxrobust.layers import Layer, Leaf
@@ -52,11 +53,13 @@ class Chunk:
         kernels: [n, …], multiplied with what reaches the layer before the steps are run: the
             damaged kernels of the only step's trials, or the directions of some seeds; None if
             there is nothing to multiply.
+        overlaps: of the directions with the kernel.
         steps: at least one.
     """
 
     row: int
     kernels: Array | None
+    overlaps: Overlaps | None
     steps: tuple[Step, ...]
 
 
@@ -131,7 +134,8 @@ class _Cut:
             damaged = self._damaged(layers, rows, strengths)
             leaves = damaged()
             kernels = leaves.pop(kernel.path) if kernel else None
-            yield Chunk(self.each.row, kernels, (Step(padded, leaves, None, rows, damaged),))
+            step = Step(padded, leaves, None, rows, damaged)
+            yield Chunk(self.each.row, kernels, None, (step,))
 
     def linear(self, layer: Layer, kernel: Leaf) -> Iterator[Chunk]:
         (noise,) = self.noise
@@ -147,10 +151,11 @@ class _Cut:
                 damaged = self._damaged([layer], rows, strengths)
                 steps.append(Step(padded, linear.leaves, linear, rows - start, damaged))
             if steps:
-                directions = None
+                directions, found = None, None
                 if self.each.perturbation.acts == "affine":
                     directions = self._rows(noise[kernel.path], start, together)
-                yield Chunk(self.each.row, directions, tuple(steps))
+                    found = overlaps(kernel, directions, self.mesh)
+                yield Chunk(self.each.row, directions, found, tuple(steps))
 
     def _damaged(
         self, layers: Sequence[Layer], rows: np.ndarray, strengths: list[Any]

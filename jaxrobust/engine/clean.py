@@ -99,14 +99,12 @@ class Clean:
         logits: float32 [images, classes].
         sums: quantity -> [blocks] or [blocks, bytes], as in `State.clean`.
         ordinary: faster ways of computing it give what the definition gives.
-        limits: see `Forward`.
         warnings: what is suspicious about the logits.
     """
 
     logits: Float[np.ndarray, "images classes"]
     sums: dict[str, np.ndarray]
     ordinary: bool
-    limits: Float[np.ndarray, " watched"]
     warnings: tuple[str, ...] = ()
 
     @cached_property
@@ -157,7 +155,7 @@ def evaluate_clean(
     for start in range(0, count, size):
         batch = images.batch(network, start, size, block)
         logits = forward(batch.inputs)
-        rows.append(np.asarray(logits, np.float32))
+        rows.append(logits)
         if start == 0:
             check_network(network.name, forward.by_definition, batch.inputs, rows[0], precision)
             check_metrics(metrics, rows[0], batch.labels)
@@ -170,4 +168,4 @@ def evaluate_clean(
                 own[:blocks] += np.asarray(values)[: len(own)]
     answers = np.concatenate(rows)[:count]
     warnings = warnings_of(network.name, answers, images.labels)
-    return Clean(answers, sums, forward.ordinary, forward.limits, warnings)
+    return Clean(answers, sums, forward.ordinary, warnings)

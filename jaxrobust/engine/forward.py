@@ -25,8 +25,8 @@ _TOLERANCE = 1e-4
 
 def forward(
     network: Network, size: int, precision: PrecisionMode = "float32", *, plain: bool = False
-) -> Callable[[Any, Any], tuple[Array, Array]]:
-    """The compiled undamaged network `(params, inputs) -> (logits, peaks of Split.watched)`.
+) -> Callable[[Any, Any], Array]:
+    """The compiled undamaged network `(params, inputs) -> logits`.
 
     Args:
         network: any network.
@@ -39,10 +39,10 @@ def forward(
 
 
 class Forward:
-    """Gives the undamaged network's logits, and learns what its ordinary numbers are.
+    """Gives the undamaged network's logits, and says whether faster ways of them can be trusted.
 
     The first call compares a few images with the definition. If they differ, or if later images
-    make numbers that are out of range, the definition is computed instead.
+    have logits that are out of range, the definition is computed instead.
 
     Args:
         network: any network.
@@ -57,32 +57,23 @@ class Forward:
         self._params, self._size = network.params, size
         self._fast = forward(network, size, precision)
         self._plain = cache(lambda images: forward(network, images, precision, plain=True))
-        self._greatest: np.ndarray | None = None
+        self._limit: float | None = None
         self.ordinary = True
 
-    def __call__(self, inputs: Array) -> Array:
-        """The logits [images, classes] of `size` images."""
-        logits, greatest = self._fast(self._params, inputs)
-        if self._greatest is None:
-            self._greatest = self._check(inputs, logits)
-        if not self.ordinary or not np.all(greatest <= self.limits):
-            logits, greatest = self._plain(self._size)(self._params, inputs)
-        self._greatest = np.maximum(self._greatest, greatest)
-        return logits
+    def __call__(self, inputs: Array) -> np.ndarray:
+        """The logits of `size` images, float32 [images, classes]."""
+        if not self.ordinary:
+            return self.by_definition(inputs)
+        logits = np.asarray(self._fast(self._params, inputs), np.float32)
+        if self._limit is None:
+            index = np.arange(small_batch(len(inputs))) % len(inputs)
+            expected = self.by_definition(np.asarray(inputs)[index])
+            self.ordinary = alike(logits[index], expected, _TOLERANCE)
+            self._limit = RANGE * float(np.abs(expected).max(initial=0))
+        if self.ordinary and not np.all(np.abs(logits) <= self._limit):
+            self.ordinary = False
+        return logits if self.ordinary else self.by_definition(inputs)
 
     def by_definition(self, inputs: Array | np.ndarray) -> np.ndarray:
         """The logits of any number of images, in no faster way than the network itself."""
-        return np.asarray(self._plain(len(inputs))(self._params, inputs)[0], np.float32)
-
-    @property
-    def limits(self) -> np.ndarray:
-        """Float32, of each of `Split.watched`: its largest number in a trial that is ordinary."""
-        return np.float32(RANGE) * np.asarray(self._greatest)
-
-    def _check(self, inputs: Array, logits: Array) -> np.ndarray:
-        size = small_batch(len(inputs))
-        index = np.arange(size) % len(inputs)
-        few = np.asarray(inputs)[index]
-        expected, greatest = self._plain(size)(self._params, few)
-        self.ordinary = alike(np.asarray(logits)[index], expected, _TOLERANCE)
-        return np.asarray(greatest)
+        return np.asarray(self._plain(len(inputs))(self._params, inputs), np.float32)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -17,10 +18,11 @@ from jaxrobust.engine.chunks import Chunk, Step, chunks, is_linear
 from jaxrobust.engine.clean import Clean
 from jaxrobust.engine.compiling import on_this_device
 from jaxrobust.engine.job import Job, Swept, Trial, batches
+from jaxrobust.engine.ordinary import Limits
 from jaxrobust.engine.plan import Plan, make_plan
 from jaxrobust.engine.programs import STRANGE, Programs
 from jaxrobust.hoist import Split, split
-from jaxrobust.layers import Layer
+from jaxrobust.layers import Layer, leaf_paths
 from jaxrobust.meshes import IMAGES, TRIALS, divided, mesh_of, sweep_devices
 from jaxrobust.perturbations import Perturbation
 
@@ -74,13 +76,13 @@ class _Data:
         first_block: the block of the first image.
         undamaged: the parameters, what depends on them alone, what the undamaged network hands on
             to the suffix, and the limits of what is ordinary.
-        product: that of the undamaged kernel with its greatest numbers, if trials share it.
+        product: that of the undamaged kernel and whether it is strange, if trials share it.
         scoring: what the logits are compared with, and the place of each image.
     """
 
     images: tuple[int, int]
     first_block: int
-    undamaged: tuple[Any, Any, list[Array], np.ndarray]
+    undamaged: tuple[Any, Any, list[Array], Limits]
     product: tuple[Array, Array] | None
     scoring: tuple[Array, ...]
 
@@ -125,6 +127,9 @@ class Group:
         ]
         spec, devices = job.spec, sweep_devices(job.options.devices)
         self._touched = tuple(touched)
+        params = job.network.params
+        leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
+        self._limits = Limits.of({path: leaves[path] for path in touched}, clean.logits)
         reformulate = None if clean.ordinary else False
         self.plan = plan or make_plan(
             self._split(spec.block, reformulate),
@@ -198,8 +203,7 @@ class Group:
             made = chunks(spec, plan, self.layers, self.kernel, task.swept, self.mesh)
             for round in batches(made, plan.steps_per_round):
                 for images in self._images(task):
-                    limits = self.clean.limits
-                    data = held.get(images) or self._data(self._programs, images, shared, limits)
+                    data = held.get(images) or self._data(self._programs, images, shared)
                     if plan.keep_residuals:
                         held[images] = data
                     for chunk in round:
@@ -218,7 +222,9 @@ class Group:
     def _run(self, chunk: Chunk, step: Step, data: _Data, products: Any) -> Sums:
         if linear := step.linear:
             own = divided((step.rows, linear.scales), self.mesh, TRIALS)
-            products = self._programs.mix(data.product, products, *own, linear.factors)
+            products = self._programs.mix(
+                data.product, products, chunk.overlaps, *own, linear.factors
+            )
         values = self._finished(self._programs, products, step.leaves, data)
         strange = values.pop(STRANGE) > 0
         if any(trial for trial, own in zip(step.trials, strange, strict=True) if own):
@@ -237,8 +243,7 @@ class Group:
                 self._plain = self._compiled(parts, sharing=False)
             programs, data = self._plain, self._plain_data.get(images)
             if data is None:
-                limitless = np.full_like(self.clean.limits, np.inf)
-                data = self._data(programs, images, programs.shared(params), limitless)
+                data = self._data(programs, images, programs.shared(params))
                 if not self.plan.keep_residuals:
                     self._plain_data.clear()
                 self._plain_data[images] = data
@@ -254,9 +259,7 @@ class Group:
             found = programs.finish(products, leaves, *data.undamaged, *data.scoring)
             return {name: np.asarray(value) for name, value in found.items()}
 
-    def _data(
-        self, programs: Programs, images: tuple[int, int], shared: Any, limits: np.ndarray
-    ) -> _Data:
+    def _data(self, programs: Programs, images: tuple[int, int], shared: Any) -> _Data:
         job, params, (start, stop) = self.job, self.job.network.params, images
         batch = job.images.batch(job.network, start, self._together, job.spec.block, stop)
         residuals, product = programs.prefix(params, shared, batch.inputs)
@@ -265,5 +268,5 @@ class Group:
         predictions = self.clean.predictions[batch.index]
         scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
         scoring = divided(scoring, self.mesh, IMAGES)
-        undamaged = params, shared, residuals, limits
+        undamaged = params, shared, residuals, self._limits
         return _Data(images, batch.first_block, undamaged, product, scoring)

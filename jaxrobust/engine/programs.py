@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.engine.clean import blocks_per_step
 from jaxrobust.engine.compiling import network_options
-from jaxrobust.engine.ordinary import are_ordinary, may_be_added, may_be_multiplied, unit_peaks
+from jaxrobust.engine.ordinary import (
+    Limits,
+    are_strange,
+    factors_are_strange,
+    is_strange,
+    sum_is_strange,
+)
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.score import score
 from jaxrobust.engine.spec import Keep, Metric
-from jaxrobust.hoist import Split, peaks
+from jaxrobust.hoist import Split
 from jaxrobust.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, on_mesh
 
 if TYPE_CHECKING:
@@ -47,10 +52,10 @@ class Programs:
     Attributes:
         shared: `params -> shared`.
         prefix: `(params, shared, images) -> (residuals, undamaged)`: the product of the undamaged
-            kernel with its `unit_peaks`, None where it is not shared.
+            kernel and whether it is strange, None where it is not shared.
         multiply: `(kernels [trials, …], params, shared, residuals, limits) -> (products, strange)`,
             what reaches the layer times each kernel.
-        mix: `(undamaged, products of directions, rows [trials], scales [trials], factors
+        mix: `(undamaged, products of directions, overlaps, rows [trials], scales [trials], factors
             [trials, …]) -> (products, strange)` of trials that share them.
         finish: `((products, strange) or None, damaged leaves [trials, …], params, shared,
             residuals, limits, *scoring) -> sums [trials, blocks]` by quantity, bits
@@ -78,41 +83,41 @@ class Programs:
             if not sharing:
                 return _placed((residuals, None))
             product = parts.multiply(None, params, shared, residuals)
-            return _placed((residuals, (product, unit_peaks(product, parts.unit_axis))))
+            # Of what is silent nothing is left, unless it is infinite: 0 · inf is not a number.
+            return _placed((residuals, (product, ~jnp.all(jnp.isfinite(product)))))
+
+        def strange(leaves: Mapping[str, Array], logits: Any, limits: Limits) -> Array:
+            if parts.exact:
+                return jnp.zeros((), bool)
+            return are_strange(leaves, limits.leaves) | is_strange(logits, limits.logits)
 
         def multiply(
-            kernels: Array, params: Any, shared: Any, residuals: Any, limits: Array
+            kernels: Array, params: Any, shared: Any, residuals: Any, limits: Limits
         ) -> tuple[Array, Array]:
-            watched = parts.watched_kernel
-
             def one_trial(kernel: Array) -> tuple[Array, Array]:
                 product = parts.multiply(kernel, params, shared, _own(residuals))
-                if watched is None:
-                    return product, jnp.zeros((), bool)
-                return product, ~are_ordinary(peaks([kernel])[0], limits[watched])
+                return product, strange({parts.kernel: kernel}, (), limits)
 
             return _placed(jax.vmap(one_trial)(kernels))
 
         def mix(
-            undamaged: tuple[Array, Array], directions: Any, rows: Any, scales: Any, factors: Any
+            undamaged: Any, directions: Any, overlaps: Any, rows: Any, scales: Any, factors: Any
         ) -> tuple[Array, Array]:
-            # A direction has no limit of its own: what it makes of the product is looked at.
-            (product, greatest), (directions, _) = _own((undamaged, directions or (None, None)))
+            # A direction has no limit of its own: it is looked at together with the kernel.
+            (product, infinite), (directions, _) = _own((undamaged, directions or (None, None)))
 
             def one_trial(row: Array, scale: Any, factor: Any) -> tuple[Array, Array]:
-                own, ordinary = product, jnp.ones((), bool)
+                own, odd = product, infinite
                 if scale is not None:
                     own = product + scale * directions[row]
-                    mixed = unit_peaks(own, parts.unit_axis)
-                    ordinary = may_be_added(mixed, greatest)
-                if factor is None:
-                    return own, ~ordinary
-                ordinary &= may_be_multiplied(factor.ravel(), greatest)
-                shape = [1] * own.ndim
-                shape[parts.unit_axis] = -1
-                factor = factor.reshape(shape)
-                own = jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
-                return own, ~ordinary
+                    odd |= sum_is_strange(overlaps.of(row), scale)
+                if factor is not None:
+                    odd |= factors_are_strange(factor)
+                    shape = [1] * own.ndim
+                    shape[parts.unit_axis] = -1
+                    factor = factor.reshape(shape)
+                    own = jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
+                return own, odd
 
             return _placed(jax.vmap(one_trial)(rows, scales, factors))
 
@@ -122,19 +127,15 @@ class Programs:
             params: Any,
             shared: Any,
             residuals: Any,
-            limits: Array,
+            limits: Limits,
             *scoring: Array,
         ) -> dict[str, Array]:
-            watched = np.asarray(parts.watched_in_suffix(products is not None), int)
-
             def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
-                product, strange = product or (None, jnp.zeros((), bool))
-                logits, found = parts.watched_suffix(
-                    leaves, params, shared, _own(residuals), product
-                )
-                strange |= ~are_ordinary(found, limits[watched])
+                product, odd = product or (None, jnp.zeros((), bool))
+                logits = parts.suffix(leaves, params, shared, _own(residuals), product)
+                odd |= strange(leaves, logits, limits)
                 how = dict(block=block, blocks=blocks, metrics=metrics, keep=keep)
-                return {**score(logits, *scoring, **how), STRANGE: strange.astype(jnp.int32)}
+                return {**score(logits, *scoring, **how), STRANGE: odd.astype(jnp.int32)}
 
             sums = jax.vmap(one_trial)(_own(products), leaves)
             return jax.lax.psum(sums, "image") if plan.image_devices > 1 else sums
@@ -148,7 +149,7 @@ class Programs:
         self.shared = compiled(shared, [WHOLE], WHOLE)
         self.prefix = compiled(prefix, [WHOLE, WHOLE, IMAGES], IMAGES)
         self.multiply = compiled(multiply, [TRIALS, WHOLE, WHOLE, IMAGES, WHOLE], both)
-        self.mix = compiled(mix, [IMAGES, both, TRIALS, TRIALS, TRIALS], both)
+        self.mix = compiled(mix, [IMAGES, both, TRIALS, TRIALS, TRIALS, TRIALS], both)
         given = [both, TRIALS, WHOLE, WHOLE, IMAGES, WHOLE, *scoring]
         self.finish = compiled(finish, given, TRIALS)
 

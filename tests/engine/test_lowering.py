@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrobust.engine.ordinary import Limits, Overlaps
 from jaxrobust.engine.plan import Plan
 from jaxrobust.engine.programs import Programs
 from jaxrobust.hoist import split
@@ -59,7 +60,8 @@ def lower_step(network: Network, layer: Layer, perturbation: Perturbation) -> No
     size, trials = PLAN.images_per_step, PLAN.trials_per_step
     images = jax.ShapeDtypeStruct((size, *network.preprocessing.shape), jnp.float32)
     shared = lowered(programs.shared, params)
-    limits = jax.ShapeDtypeStruct((len(parts.watched),), jnp.float32)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    limits = Limits(dict.fromkeys(touched, number), number)  # pyright: ignore[reportArgumentType]
     residuals, product = lowered(programs.prefix, params, shared, images)
     undamaged = params, shared, residuals, limits
 
@@ -77,10 +79,14 @@ def lower_step(network: Network, layer: Layer, perturbation: Perturbation) -> No
         products = lowered(programs.multiply, kernels, *undamaged)
         if perturbation.acts == "affine":
             directions = lowered(programs.multiply, noise[kernel], *undamaged)
-            products = lowered(programs.mix, product, directions, rows, amounts[kernel], None)
+            units = jax.ShapeDtypeStruct((PLAN.seeds_per_draw, layer.units), jnp.float32)
+            overlaps = Overlaps(units, units, units)  # pyright: ignore[reportArgumentType]
+            products = lowered(
+                programs.mix, product, directions, overlaps, rows, amounts[kernel], None
+            )
         elif perturbation.acts == "units":
             factors = jax.ShapeDtypeStruct((trials, layer.units), jnp.float32)
-            products = lowered(programs.mix, product, None, rows, None, factors)
+            products = lowered(programs.mix, product, None, None, rows, None, factors)
     scoring = [
         jax.ShapeDtypeStruct(shape, kind)
         for shape, kind in (

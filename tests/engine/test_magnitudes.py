@@ -11,7 +11,7 @@ import pytest
 from jax import Array, lax
 
 import jaxrobust as jr
-from jaxrobust.engine.ordinary import may_be_added, may_be_multiplied, unit_peaks
+from jaxrobust.engine.ordinary import Overlaps, factors_are_strange, sum_is_strange
 from jaxrobust.perturbations import REGISTRY
 
 SIDE, CLASSES, WIDTH, IMAGES = 10, 6, 32, 40
@@ -218,14 +218,20 @@ def test_a_network_with_a_huge_weight_is_computed_by_the_definition(images: Any)
 
 
 def test_what_is_too_great_cancelled_or_no_number_is_not_shared() -> None:
-    undamaged = unit_peaks(jnp.asarray([[1.0, -2.0], [0.5, 1.0]]), 1)
-    assert undamaged.tolist() == [1.0, 2.0]
-    for mixed in ([1.0, 2.0], [100.0, 2.0], [1.0, 0.1]):
-        assert may_be_added(jnp.asarray(mixed), undamaged)
-    for mixed in ([np.nan, 2.0], [np.inf, 2.0], [1e6, 2.0], [1e-9, 2.0], [0.0, 2.0]):
-        assert not may_be_added(unit_peaks(jnp.asarray([mixed]), 1), undamaged), mixed
+    kernel = jnp.asarray([[3.0, 0.0], [4.0, 1.0]])
+    direction = jnp.asarray([[1.0, 2.0], [0.0, -1.0]])
+
+    def overlaps(direction: Array) -> Overlaps:
+        pairs = [(kernel, kernel), (kernel, direction), (direction, direction)]
+        return Overlaps(*((left * right).sum(0) for left, right in pairs))
+
+    for scale in (0.0, 1.0, -2.0, 20.0):
+        assert not sum_is_strange(overlaps(direction), jnp.float32(scale)), scale
+    for scale in (1e6, 1e30, jnp.inf, jnp.nan):
+        assert sum_is_strange(overlaps(direction), jnp.float32(scale)), scale
+    for scale in (-1.0, -0.999999):
+        assert sum_is_strange(overlaps(kernel), jnp.float32(scale)), scale
     for factors in ([0.0, 1.0], [-2.0, 0.5], [0.0, 0.0]):
-        assert may_be_multiplied(jnp.asarray(factors), undamaged)
-    for factors in ([np.nan, 1.0], [1e30, 0.0], [1e-30, 1.0]):
-        assert not may_be_multiplied(jnp.asarray(factors), undamaged), factors
-    assert not may_be_multiplied(jnp.zeros(2), unit_peaks(jnp.asarray([[jnp.inf, 1.0]]), 1))
+        assert not factors_are_strange(jnp.asarray(factors)), factors
+    for factors in ([jnp.nan, 1.0], [1e30, 0.0], [1e-30, 1.0]):
+        assert factors_are_strange(jnp.asarray(factors)), factors
