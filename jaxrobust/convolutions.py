@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrobust.jaxprs import Equation, Program
+from jaxrobust.jaxprs import Equation, Program, dependents
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -47,6 +47,37 @@ class Formulation:
 
     compute: Callable[[Any, Any], Any]
     exact: bool
+
+
+# What makes a number that is t times as great of one that is t times as great, for t above 0.
+_PROPORTIONAL = {
+    *("conv_general_dilated", "dot_general", "add", "add_any", "sub", "neg", "abs", "max"),
+    *("reduce_sum", "reduce_max", "reduce_window_sum", "reduce_window_max", "cumsum", "gather"),
+    *("reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "pad", "split"),
+    *("slice", "dynamic_slice", "concatenate", "select_n", "copy", "convert_element_type"),
+    *("stop_gradient", "reduce_precision", "optimization_barrier"),
+}
+_COMPARISONS = {"gt", "ge", "lt", "le", "eq", "ne"}
+_SCALINGS = {"mul", "div"}
+
+
+def keeps_proportions(program: Program) -> bool:
+    """Whether a network treats great and small numbers alike, as one of ReLUs does.
+
+    Then rounding errors that are small beside the greatest number near by stay so. What saturates
+    (tanh, a sigmoid, a clip, a normalisation by the image's own values) brings great numbers down
+    to the size of the errors that they made.
+    """
+    from_images = dependents(program.equations, [program.images])
+    for equation in program.equations:
+        reached = [i for i in equation.inputs if isinstance(i, int) and i in from_images]
+        name = equation.primitive
+        if not reached or name in _PROPORTIONAL or name in _COMPARISONS:
+            continue
+        scaled = len(reached) == 1 and (name == "mul" or equation.inputs[0] == reached[0])
+        if name not in _SCALINGS or not scaled:
+            return False
+    return True
 
 
 def faster(equation: Equation, program: Program) -> Formulation | None:

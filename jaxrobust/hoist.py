@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxrobust.convolutions import faster
+from jaxrobust.convolutions import faster, keeps_proportions
 from jaxrobust.jaxprs import (
     Equation,
     Program,
@@ -225,8 +225,9 @@ def split(
         images: the batch size for which the parts are made.
         hoist: False puts everything that depends on images into the suffix: the plain forward
             pass, to compare with.
-        reformulate: whether convolutions are computed in the ways that are faster on a CPU; by
-            default on a CPU, unless `hoist` is False or numbers are rounded.
+        reformulate: whether convolutions are computed in the ways that are faster on a CPU, as far
+            as the network keeps their errors small; by default on a CPU, unless `hoist` is False or
+            numbers are rounded.
         precision: what the operands of convolutions and matrix products are rounded to. Rounded
             ones are not linear in the kernel, so that no product is shared.
     """
@@ -238,12 +239,13 @@ def split(
     if reformulate is None:
         reformulate = exact and jax.default_backend() == "cpu"
     traced, inexact = program, set()
+    tame = reformulate and keeps_proportions(program)
 
     def instead(equation: Equation) -> Callable[..., Any] | None:
         if not reformulate:
             return rounded(equation, traced, precision)
         formulation = faster(equation, traced)
-        if formulation is None:
+        if formulation is None or not (formulation.exact or tame):
             return None
         if not formulation.exact:
             inexact.update(equation.outputs)

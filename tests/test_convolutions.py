@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxrobust.convolutions import faster, transformed, winograd
+from jaxrobust.convolutions import faster, keeps_proportions, transformed, winograd
 from jaxrobust.jaxprs import Equation, Program, rewrite, run, trace
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -99,3 +99,31 @@ def test_half_precision_is_left_alone() -> None:
     program = program_of(1, ((1, 1), (1, 1)), x, w)
     (equation,) = program.equations
     assert isinstance(equation, Equation) and faster(equation, program) is None
+
+
+def relu_network(w: Any, x: Any) -> Any:
+    x = jax.nn.leaky_relu(lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC))
+    x = lax.reduce_window(x / 3 - 1, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return jnp.concatenate([jnp.abs(x).mean((1, 2)), 2 * x.max((1, 2))], 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x, True),
+        (jnp.tanh, False),
+        (jax.nn.relu6, False),
+        (jax.nn.silu, False),
+        (lambda x: x * x, False),
+        (lambda x: 1 / (1 + jnp.abs(x)), False),
+        (lambda x: x - x.mean((1, 2), keepdims=True), True),
+        (lambda x: x / jnp.sqrt(1 + jnp.square(x).mean((1, 2), keepdims=True)), False),
+    ],
+)
+def test_what_brings_great_numbers_down_to_the_size_of_errors_is_told(
+    function: Any, expected: bool
+) -> None:
+    x, w = arrays((2, 6, 6, 3), (3, 3, 3, 4))
+    apply = lambda w, x: relu_network(w, function(x))  # noqa: E731
+    program = trace(apply, w, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    assert keeps_proportions(program) is expected

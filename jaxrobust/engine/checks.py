@@ -84,20 +84,28 @@ def check_metrics(
     def numbers(*given: Array) -> dict[str, Array]:
         return {name: jnp.asarray(metric(*given)) for name, metric in metrics.items()}
 
-    index = _some(len(logits), _SIZES[0])
-    given = [np.roll(logits, 1, axis=1)[index], labels[index], logits[index]]
-    # Beside other images, and in a batch of another size.
-    others = [np.concatenate([each[:_FEW], np.zeros_like(each)]) for each in given]
-    expected, moved, beside = (
-        numbers(*batch) for batch in (given, [_moved(each) for each in given], others)
-    )
+    index, step = _some(len(logits), _SIZES[0]), [np.roll(logits, 1, axis=1), labels, logits]
+    few = [each[index] for each in step]
+    # Beside other images of other labels, and beside images of the same label.
+    beside = [np.concatenate([each[:_FEW], np.zeros_like(each)]) for each in few]
+    alike_labels = [few[0], np.repeat(few[1][:1], len(index)), few[2]]
+    moved_on = (few[1] + np.arange(len(index), dtype=labels.dtype)) % logits.shape[1]
+    other_labels = [few[0], moved_on, few[2]]
+    expected = numbers(*few)
+    ways_of = {
+        "in another place": (numbers(*map(_moved, few)), slice(-_FEW, None)),
+        "beside other images": (numbers(*beside), slice(_FEW)),
+        f"in a batch of {len(logits)} images than in one of {len(index)}": (
+            numbers(*step),
+            index[:_FEW],
+        ),
+        "beside images of the same label": (numbers(*alike_labels), slice(1)),
+        "beside images of other labels": (numbers(*other_labels), slice(1)),
+    }
     for name, values in expected.items():
-        ways = {
-            "in another place": moved[name][-_FEW:],
-            "beside other images": beside[name][:_FEW],
-        }
-        for how, found in ways.items():
-            if not alike(found, values[:_FEW], _OF_METRICS):
+        for how, (found, where) in ways_of.items():
+            own = np.asarray(found[name])[where]
+            if not alike(own, values[: len(own)], _OF_METRICS):
                 raise SpecificationError(
                     f"metric {name!r} gives an image another number {how}: it must look at each "
                     "image on its own, since images are counted in batches of any size"

@@ -235,3 +235,30 @@ def test_what_is_too_great_cancelled_or_no_number_is_not_shared() -> None:
         assert not factors_are_strange(jnp.asarray(factors)), factors
     for factors in ([jnp.nan, 1.0], [1e30, 0.0], [1e-30, 1.0]):
         assert factors_are_strange(jnp.asarray(factors)), factors
+
+
+def test_activations_that_a_saturating_network_brings_down_count_as_the_definition_counts() -> None:
+    random = np.random.default_rng(0)
+
+    def apply(params: Any, images: Array) -> Array:
+        x = jnp.exp(20 * jax.nn.relu(images @ params["first"]["w"])) - 1
+        x = lax.conv_general_dilated(
+            x, params["second"]["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.tanh(x).reshape(len(x), -1) @ params["dense"]["w"]
+
+    shapes = {"first": (3, WIDTH), "second": (3, 3, WIDTH, WIDTH), "dense": (SIDE**2 * WIDTH, 6)}
+    params = {
+        name: {"w": jnp.asarray(random.normal(0, shape[-2] ** -0.5, shape), jnp.float32)}
+        for name, shape in shapes.items()
+    }
+    pixels = np.zeros((60, SIDE, SIDE, 3), np.uint8)
+    for image in pixels:
+        image[random.integers(0, SIDE, 8), random.integers(0, SIDE, 8)] = random.integers(
+            99, 255, 3
+        )
+    preprocessing = jr.Preprocessing((SIDE, SIDE), mean=(0.0,), std=(128.0,))
+    net = jr.Network(apply, params, name="saturating", preprocessing=preprocessing)
+    source = jr.images(pixels, np.arange(60) % CLASSES)
+    asked: dict[str, Any] = dict(perturbations=["synapse_knockout"], layers=["second"])
+    compare(net, source, strengths=[0.3], seeds=3, **asked)
