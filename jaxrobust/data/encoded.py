@@ -49,9 +49,7 @@ class EncodedStore(Store):
         self._paths = [item.path for item in ordered]
         self._read = read
         self.keys = [item.key for item in ordered]
-        self.folders, self.doubt = (
-            (tuple(folders), None) if folders else class_order({item.folder for item in ordered})
-        )
+        self.folders = tuple(folders or class_order({item.folder for item in ordered}))
         position = {folder: index for index, folder in enumerate(self.folders)}
         self.labels = np.array([position[item.folder] for item in ordered], np.int32)
 

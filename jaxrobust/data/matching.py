@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrobust.data.class_order import doubt, indices_in_order
 from jaxrobust.data.store import Store
 from jaxrobust.errors import SpecificationError
 
@@ -14,9 +15,9 @@ from jaxrobust.errors import SpecificationError
 def class_indices(store: Store, class_names: Sequence[str] | None, classes: int) -> np.ndarray:
     """The network's class index of each image of a store.
 
-    A class folder named by one of the network's class names takes that name's index. Where no
-    folder is, the order of the folders counts, if there are as many folders as classes and their
-    names leave no doubt about it (see `class_order`). Where the store has no folders, its labels
+    A class folder, or a class of a data set, named by one of the network's class names takes that
+    name's index. Where none is, the order counts, if there are as many as classes and their names
+    leave no doubt about it (see `class_order.py`). Where the store has no folders, its labels
     are class indices already.
 
     Args:
@@ -58,10 +59,11 @@ def _folder_indices(
         return np.array([index[folder] for folder in folders], np.int32)
     by_name = f"{store.named} with names of its own (such as {names[0]!r}), or " if names else ""
     if len(unknown) == len(folders) == classes:
-        if store.doubt is None:
-            return np.arange(classes, dtype=np.int32)
+        in_doubt = doubt(folders)
+        if in_doubt is None:
+            return np.array(indices_in_order(folders), np.int32)
         raise SpecificationError(
-            f"{store.named} {store.doubt}; possible: {by_name}{store.named} named by class "
+            f"{store.named} {in_doubt}; possible: {by_name}{store.named} named by class "
             f"indices, 0 to {classes - 1}{'' if names else ', or a network with class_names'}"
         )
     raise SpecificationError(

@@ -90,8 +90,9 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
         A class folder named by one of the network's class names takes that name's index. Where no
         folder is, the order of all the source's folders counts, if there are as many as classes:
         by number where their names are exactly the whole numbers from 0 (ImageNet-V2's 0 to 999),
-        as text otherwise; where the two differ for other names, nothing is guessed. Labels of a
-        source without folders are class indices already.
+        as text otherwise; where the two differ for other names, nothing is guessed. The class
+        names of a data set count as folders do, in the order that it gives them. Labels of a
+        source without class names are class indices already.
 
         Args:
             class_names: The network's class names in the order of its outputs, if it has any.

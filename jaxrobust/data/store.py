@@ -23,13 +23,11 @@ class Store(ABC):
             where labels are the network's class indices already.
         labels: int32, one per image: positions in `folders`, or class indices.
         named: What has the names in `folders`, for messages.
-        doubt: What leaves doubt about the order of `folders`, which then only counts by name.
     """
 
     keys: Sequence[str]
     folders: tuple[str, ...] | None
     labels: Int32[np.ndarray, " images"]
-    doubt: str | None = None
     named: str = "class folders"
     threads: bool = True
 

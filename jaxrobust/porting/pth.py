@@ -89,21 +89,14 @@ def open_pth(path: Path) -> Weights:
 
 def _state_dictionary(saved: Any) -> dict[str, Tensor]:
     """The tensors of the saved dictionary, or of the one that lies in it."""
-    for _ in range(4):
-        if isinstance(saved, Skipped):
-            raise ValueError(
-                f"it holds an object of {shown(saved.name)}, not a dictionary of tensors: save "
-                "module.state_dict()"
-            )
-        if not isinstance(saved, dict):
-            raise ValueError("it does not hold a dictionary of tensors")
-        for name in _NESTED_UNDER:
-            if isinstance(saved.get(name), dict):
-                saved = saved[name]
-                break
-        else:
-            break
-    tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
+    if isinstance(saved, Skipped):
+        raise ValueError(
+            f"it holds an object of {shown(saved.name)}, not a dictionary of tensors: save "
+            "module.state_dict()"
+        )
+    if not isinstance(saved, dict):
+        raise ValueError("it does not hold a dictionary of tensors")
+    tensors = _tensors_in(saved)
     if not tensors:
         found = ", ".join(shown(name) for name in list(saved)[:6]) or "nothing"
         raise ValueError(
@@ -111,6 +104,18 @@ def _state_dictionary(saved: Any) -> dict[str, Tensor]:
             f"it holds {found}"
         )
     return tensors
+
+
+def _tensors_in(saved: dict[Any, Any], levels: int = 4) -> dict[str, Tensor]:
+    """The tensors under the first usual name that holds any, which settings do not; else its own.
+
+    No more levels are gone down, since a dictionary may hold itself.
+    """
+    for name in _NESTED_UNDER if levels else ():
+        inside = saved.get(name)
+        if isinstance(inside, dict) and (tensors := _tensors_in(inside, levels - 1)):
+            return tensors
+    return {name: value for name, value in saved.items() if isinstance(value, Tensor)}
 
 
 def _without_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -215,6 +215,44 @@ def test_class_names_are_matched_with_the_networks():
         jr.evaluate(NETWORK, hugging_face(names="wxyz"))
 
 
+def of_classes(names, **attributes):
+    """One image of each class, as PyTorch's folders of images give them."""
+    return Items(lambda i: (PIXELS[i], i), len(names), classes=names, **attributes)
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_class_names_that_are_class_indices_are_taken_as_them(width):
+    names = sorted(f"{number:0{width}d}" for number in range(12))
+    whole = of_classes(names)
+    features = {"label": Names(*names)}
+    forms = (
+        whole,
+        of_classes(names, dataset=whole, indices=range(12)),
+        Items(lambda i: {"image": PIXELS[i], "label": i}, 12, features=features),
+    )
+    for form in forms:
+        for class_names in (None, [f"class {number}" for number in range(12)]):
+            source = images(form).with_classes(class_names, 12)
+            found = dict(zip(source.order.tolist(), source.labels.tolist(), strict=True))
+            assert found == {index: int(name) for index, name in enumerate(names)}
+
+
+def test_class_names_in_an_order_of_doubt_are_refused_as_folders_are():
+    names = [f"c{number}" for number in range(12)]
+    in_doubt = r"classes of the data are numbered.*class 2 is 'c10' or 'c2'; possible: .*0 to 11"
+    with pytest.raises(jr.SpecificationError, match=in_doubt) as error:
+        images(of_classes(sorted(names))).with_classes(None, 12)
+    assert "\n" not in str(error.value)
+    with pytest.raises(jr.SpecificationError, match="classes of the data are numbers, from 1 to 3"):
+        images(of_classes(["1", "2", "3"])).with_classes(None, 3)
+    # The network's names, or an order that is not the folders', leave no doubt.
+    source = images(of_classes(sorted(names))).with_classes(names, 12)
+    assert [names[label] for label in source.labels] == [sorted(names)[i] for i in source.order]
+    for chosen in (names, names[::-1]):
+        source = images(of_classes(chosen)).with_classes(None, 12)
+        np.testing.assert_array_equal(source.labels, source.order)
+
+
 def test_items_that_change_are_noticed():
     draws = np.random.default_rng(1)
     augmented = Items(lambda i: (np.roll(PIXELS[i], draws.integers(1, 8), 1), int(LABELS[i])))

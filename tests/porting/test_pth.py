@@ -116,6 +116,17 @@ def test_the_state_dictionary_is_found_and_its_prefix_dropped(tmp_path, write, n
 
 
 @FORMATS
+@pytest.mark.parametrize("settings", [{"depth": 20}, {}, {"net": {"depth": 20}}])
+def test_settings_under_a_usual_name_do_not_hide_the_state_dictionary(tmp_path, write, settings):
+    for content in (
+        {"model": settings, "net": {"w": Saved(NUMBERS)}},
+        {"checkpoint": 1, "model": {"model": settings, "net": {"w": Saved(NUMBERS)}}},
+        {"model": settings, "w": Saved(NUMBERS)},
+    ):
+        assert list(read_weights(saved(tmp_path / "a.pth", write(content)))) == ["w"]
+
+
+@FORMATS
 def test_a_prefix_that_only_some_names_have_stays(tmp_path, write):
     tensors = {"module.w": Saved(NUMBERS), "w": Saved(NUMBERS)}
     assert list(read_weights(saved(tmp_path / "a.pth", write(tensors)))) == ["module.w", "w"]
