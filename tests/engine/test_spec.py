@@ -337,7 +337,7 @@ def test_a_few_images_are_checked_in_batches_of_two_sizes(
         lambda logits, labels, clean: clean[::-1, 0],
         lambda logits, labels, clean: (labels == labels[0]).astype(jnp.float32),
         lambda logits, labels, clean: 1 / (labels[:, None] == labels[None]).sum(1),
-        lambda logits, labels, clean: logits[:, 0] * (len(logits) > 8),
+        lambda logits, labels, clean: logits[:, 0] * float(len(logits) > 8),
     ],
 )
 def test_a_metric_that_looks_at_other_images_is_refused(
