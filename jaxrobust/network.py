@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -45,8 +45,8 @@ class Network:
             they are refused.
 
     Raises:
-        SpecificationError: no function, parameters that are no finite numbers, class names that
-            are not one for each output.
+        SpecificationError: no function, no parameters, name or preprocessing, parameters that are
+            no finite numbers, class names that are not one for each output.
 
     Example:
         >>> import jax.numpy as jnp
@@ -112,7 +112,7 @@ class Network:
     @staticmethod
     def from_linen(
         module: Any,
-        variables: Mapping[str, Any],
+        variables: Mapping[str, Any] | None = None,
         *,
         name: str,
         preprocessing: Preprocessing,
@@ -145,13 +145,13 @@ class Network:
             allow_nonfinite=allow_nonfinite,
         )
 
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Checks what is given before Python misses what a module's user would not know of."""
+        if given or "apply" in options:  # nothing is given where one is copied or unpickled
+            _check_given(given, options)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
-        if adapters.is_module(self.apply):
-            raise SpecificationError(
-                f"a network needs a function, not {adapters.described(self.apply)}"
-            )
-        if not callable(self.apply):
-            raise SpecificationError(f"a network needs a function, not {self.apply!r}")
         object.__setattr__(self, "params", as_arrays(self.params, self.name))
         if not self.allow_nonfinite:
             check_finite(self.params, self.name)
@@ -170,10 +170,8 @@ class Network:
                 program = trace(self.apply, self.params, jax.ShapeDtypeStruct(shape, np.float32))
             except SpecificationError:
                 raise
-            except (TypeError, ValueError) as error:
-                raise SpecificationError(
-                    f"{self.name} cannot take images of shape {shape[1:]}: {first_line(error)}"
-                ) from error
+            except Exception as error:  # whatever the user's function does
+                raise SpecificationError(f"{self.name} {_failed(error, shape[1:])}") from error
         logits = program.shapes[program.output].shape
         if len(logits) != 2 or logits[0] != images:
             raise SpecificationError(
@@ -231,6 +229,32 @@ class Network:
         source = source_of(images).with_classes(self.class_names, self.classes)
         pixels, labels = source.decode(0, len(source), self.preprocessing.crop)
         return self.preprocessing.normalise(pixels), labels
+
+
+def _check_given(given: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """Raises SpecificationError for what is no function, and for what is missing beside it."""
+    apply = given[0] if given else options["apply"]
+    if adapters.is_module(apply) or not callable(apply):
+        raise SpecificationError(f"a network needs a function, not {adapters.described(apply)}")
+    needed = ("params", "name", "preprocessing")
+    missing = [each for each in needed[len(given[1:]) :] if each not in options]
+    if missing:
+        raise SpecificationError(
+            f"a network needs {', '.join(missing)} too: "
+            "jaxrobust.Network(apply, params, name=…, preprocessing=…)"
+        )
+
+
+def _failed(error: Exception, shape: tuple[int, ...]) -> str:
+    """What became of a network that was called with images of a shape, in one line."""
+    kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+    said = f"{kind}{first_line(error)}"
+    if adapters.is_of_training(error):
+        return (
+            "is called in training mode, in which layers draw or change their statistics: pass "
+            f"train=False, or what else its call takes for evaluation ({said})"
+        )
+    return f"cannot take images of shape {shape}: {said}"
 
 
 def check_network(given: Any) -> Network:

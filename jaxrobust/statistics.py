@@ -241,7 +241,8 @@ def wilson_interval(
     p = hits / images
     centre = (p + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z / (1 + z**2 / images) * np.sqrt(p * (1 - p) / images + z**2 / (4 * images**2))
-    return centre - half, centre + half
+    # Rounding may leave a bound of 0 or 1 just outside.
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def binomial_at_least(hits: int, trials: int, chance: float) -> float:

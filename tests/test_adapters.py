@@ -197,6 +197,57 @@ def test_each_adapter_names_the_right_one_for_another_frameworks_module():
     assert "the collection params" in message and "found Dense_0" in message
 
 
+def test_a_module_alone_is_told_how_to_become_a_network() -> None:
+    for options in ({}, OPTIONS):
+        assert "jaxrobust.Network.from_nnx(module" in refusal(Network, MODULE, **options)
+        assert "jaxrobust.Network.from_linen(module" in refusal(Network, Linen(), **options)
+    message = refusal(Network.from_linen, Linen(), **OPTIONS)
+    assert "from_linen needs the variables of module.init" in message and "found None" in message
+
+
+class Trained(flax.linen.Module):
+    drop: bool
+
+    @flax.linen.compact
+    def __call__(self, images: jax.Array, train: bool = True) -> jax.Array:
+        x = flax.linen.Dense(CLASSES)(images.mean((1, 2)))
+        if self.drop:
+            return flax.linen.Dropout(0.5, deterministic=not train)(x)
+        return flax.linen.BatchNorm(use_running_average=not train)(x)
+
+
+class Dropped(nnx.Module):
+    def __init__(self) -> None:
+        self.fc = nnx.Linear(3, CLASSES, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.5)
+
+    def __call__(self, images: jax.Array, train: bool = True) -> jax.Array:
+        return self.dropout(self.fc(images.mean((1, 2))), deterministic=not train)
+
+
+def test_a_module_that_is_called_in_training_mode_is_refused_in_one_line() -> None:
+    networks = [Network.from_nnx(Dropped(), **OPTIONS)]
+    for drop in (False, True):
+        module = Trained(drop)
+        variables = module.init(jax.random.key(0), IMAGES, train=False)
+        networks += [
+            Network.from_linen(module, variables, **OPTIONS),
+            Network.from_linen(module, variables, train=True, **OPTIONS),
+            Network(module.apply, variables, **OPTIONS),
+        ]
+        assert Network.from_linen(module, variables, train=False, **OPTIONS).classes == CLASSES
+    for network in networks:
+        message = refusal(lambda network=network: network.layers)
+        assert "mine is called in training mode" in message and "train=False" in message
+
+
+def test_variables_that_a_module_cannot_use_are_refused_in_one_line() -> None:
+    variables = Trained(False).init(jax.random.key(0), IMAGES, train=False)
+    lacking = {"params": variables["params"]}
+    network = Network.from_linen(Trained(False), lacking, train=False, **OPTIONS)
+    assert 'collection "batch_stats"' in refusal(lambda: network.classes)
+
+
 def test_a_module_may_draw_in_its_call() -> None:
     """As a recurrent network does for the state that it starts from."""
 

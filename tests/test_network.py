@@ -1,5 +1,7 @@
 """`Network`: what the adapters make of a module, and what is refused."""
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -147,6 +149,30 @@ def test_a_network_needs_a_function() -> None:
     assert "needs a function" in refusal(
         Network, {"w": 1}, {}, name="none", preprocessing=Preprocessing((2, 2))
     )
+
+
+def test_what_is_missing_or_swapped_is_said_in_one_short_line() -> None:
+    kernel = {"fc": {"w": jnp.ones((30, 40))}}
+    options = {"name": "small", "preprocessing": PREPROCESSING}
+    for arguments in ((kernel, averaged), (kernel,)):
+        message = refusal(Network, *arguments, **options)
+        assert "needs a function, not a dict" in message and len(message) < 150
+    assert "needs params too" in refusal(Network, averaged, **options)
+    assert "needs name, preprocessing too" in refusal(Network, averaged, kernel)
+    assert "needs a function" in refusal(Network, apply=kernel)
+
+
+def test_whatever_a_function_raises_becomes_one_line() -> None:
+    message = refusal(small(lambda p, x: x.mean((1, 2)) @ p["nowhere"]).program, 2)
+    assert (
+        message == f"small cannot take images of shape {PREPROCESSING.shape}: KeyError: 'nowhere'"
+    )
+
+
+def test_a_network_can_be_copied_and_pickled() -> None:
+    net = small(averaged)
+    assert copy.copy(net).apply is averaged
+    assert pickle.loads(pickle.dumps(net)).name == "small"
 
 
 def jaxprs_in(value: Any) -> Iterator[Jaxpr]:

@@ -153,6 +153,13 @@ def test_the_interval_of_a_proportion_is_scipys(hits: int, images: int, confiden
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
+def test_the_interval_of_a_proportion_lies_within_0_and_1() -> None:
+    images = np.arange(1, 200)
+    for hits in (np.zeros_like(images), images):
+        low, high = wilson_interval(hits, images)
+        assert (low >= 0).all() and (high <= 1).all() and not np.signbit(low).any()
+
+
 @pytest.mark.parametrize(
     ("curve", "expected"),
     [

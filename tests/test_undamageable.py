@@ -141,6 +141,97 @@ def test_what_lies_beside_a_float_kernel_stays_as_it_is() -> None:
     assert not np.array_equal(damaged["w"], conv["w"])
 
 
+def convolve(params: Any, kernel: Array, images: Array) -> Array:
+    kernel = kernel.reshape(3, 3, 3, 8)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+    return (x + params["conv"]["bias"][None, None, None]).mean((1, 2)) @ params["fc"]["w"]
+
+
+PACKED = RANDOM.integers(-100, 100, 216).astype(np.int8)
+SCALE, BIAS = np.full(8, 0.1, np.float32), np.ones(8, np.float32)
+FC = {"w": np.ones((8, CLASSES), np.float32)}
+
+
+def packed(params: Any, images: Array) -> Array:
+    conv = params["conv"]
+    kernel = (
+        conv["packed"].astype(jnp.float32).reshape(3, 3, 3, 8) * conv["scale"][None, None, None]
+    )
+    return convolve(params, kernel, images)
+
+
+def halves(params: Any, images: Array) -> Array:
+    """Two numbers of four bits in each byte."""
+    conv = params["conv"]
+    both = jnp.stack([conv["packed"] & jnp.uint8(15), conv["packed"] >> jnp.uint8(4)], -1)
+    return convolve(
+        params,
+        both.reshape(3, 3, 3, 8).astype(jnp.float32) * conv["scale"][None, None, None],
+        images,
+    )
+
+
+@pytest.mark.parametrize(
+    ("apply", "array"),
+    [(packed, PACKED), (packed, PACKED > 0), (halves, PACKED[:108].astype(np.uint8))],
+)
+def test_a_kernel_packed_in_one_axis_is_listed_and_refused(apply: Any, array: Any) -> None:
+    params = {"conv": {"packed": array, "scale": SCALE, "bias": BIAS}, "fc": FC}
+    net = Network(apply, params, name="packed", preprocessing=PREPROCESSING)
+    why = f"can't be damaged: its packed holds {array.dtype}, not floats"
+    assert why in repr(net.layers).splitlines()[1]
+    message = refusal(jr.perturb, net, "weight_noise", layer="conv", strength=1)
+    assert message == f"layer conv {why}"
+    with pytest.warns(UserWarning, match="leaves out layer conv"):
+        assert list(select(net.layers, "all")) == ["fc"]
+    if array.dtype != bool:  # without a program it may be a mask
+        assert message == refusal(jr.perturb, params, "weight_noise", layer="conv", strength=1)
+
+
+def test_whole_numbers_beside_a_packed_float_kernel_do_not_refuse_it() -> None:
+    def masked(params: Any, images: Array) -> Array:
+        conv = params["conv"]
+        mask, zero = (conv[name].astype(jnp.float32) for name in ("mask", "zero"))
+        return convolve(params, conv["packed"] * mask * zero[0], images)
+
+    conv = {"packed": PACKED / np.float32(9), "mask": PACKED > 0, "bias": BIAS, "zero": PACKED[:8]}
+    net = Network(masked, {"conv": conv, "fc": FC}, name="masked", preprocessing=PREPROCESSING)
+    assert [leaf.name for leaf in net.layers["conv"].leaves] == ["bias", "packed"]
+    assert list(select(net.layers, "conv")) == ["conv"]
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3, 8), (216,)])
+@pytest.mark.parametrize("outer", [(), ("scale",)])
+def test_the_bias_of_a_nested_quantised_kernel_is_refused_with_it(shape: Any, outer: Any) -> None:
+    def nested(params: Any, images: Array) -> Array:
+        conv = params["conv"]
+        scale = (conv if outer else conv["kernel"])["scale"][None, None, None]
+        return convolve(
+            params, conv["kernel"]["q"].astype(jnp.float32).reshape(3, 3, 3, 8) * scale, images
+        )
+
+    conv: Any = {"kernel": {"q": PACKED.reshape(shape)}, "bias": BIAS}
+    (conv if outer else conv["kernel"])["scale"] = SCALE
+    net = Network(nested, {"conv": conv, "fc": FC}, name="nested", preprocessing=PREPROCESSING)
+    expected = (
+        "layer conv can't be damaged: its kernel is conv/kernel, which can't be damaged: "
+        "its q holds int8, not floats"
+    )
+    for given in (net, net.params):
+        for layer in ("conv", ["fc", "conv"]):
+            assert expected == refusal(jr.perturb, given, "resample", layer=layer, strength=1)
+    assert expected.removeprefix("layer conv ") in repr(net.layers)
+    with pytest.warns(UserWarning, match="leaves out layer conv/kernel"):
+        assert list(select(net.layers, "*")) == ["fc"]
+
+
+def test_a_layer_with_a_float_kernel_below_it_keeps_its_own_leaves() -> None:
+    block = {"gamma": BIAS, "fc": {"w": np.eye(8, dtype=np.float32)}, "q": {"w": PACKED[:64]}}
+    params = {"block": block, "fc": FC}
+    assert jr.perturb(params, "weight_noise", layer="block", strength=1)
+
+
 def test_parameters_alone_are_refused_by_name_too() -> None:
     params = jax.tree.map(jnp.asarray, network(KERNELS["int8"][0]).params)
     message = refusal(jr.perturb, params, "weight_noise", layer="quant", strength=1)

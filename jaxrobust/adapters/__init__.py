@@ -1,8 +1,8 @@
 """What makes a pure function and its parameters of a framework's module, one file for each."""
 
 from jaxrobust.adapters.linen import from_linen
-from jaxrobust.adapters.modules import described, is_module
+from jaxrobust.adapters.modules import described, is_module, is_of_training
 from jaxrobust.adapters.nnx import from_nnx
 from jaxrobust.adapters.pure import Pure
 
-__all__ = ["Pure", "described", "from_linen", "from_nnx", "is_module"]
+__all__ = ["Pure", "described", "from_linen", "from_nnx", "is_module", "is_of_training"]

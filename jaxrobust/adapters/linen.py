@@ -11,7 +11,9 @@ from jaxrobust.errors import SpecificationError
 from jaxrobust.layers import leaf_paths
 
 
-def from_linen(module: Any, variables: Mapping[str, Any], arguments: Mapping[str, Any]) -> Pure:
+def from_linen(
+    module: Any, variables: Mapping[str, Any] | None, arguments: Mapping[str, Any]
+) -> Pure:
     """Makes a pure function of a Linen module.
 
     Args:
@@ -26,7 +28,8 @@ def from_linen(module: Any, variables: Mapping[str, Any], arguments: Mapping[str
     if not isinstance(module, flax.linen.Module):
         raise SpecificationError(f"from_linen needs a Flax Linen module, not {described(module)}")
     if not isinstance(variables, Mapping) or "params" not in variables:
-        found = ", ".join(map(str, variables)) if isinstance(variables, Mapping) else variables
+        mapping = isinstance(variables, Mapping)
+        found = ", ".join(map(str, variables)) if mapping else described(variables)
         raise SpecificationError(
             "from_linen needs the variables of module.init, a mapping with the collection params "
             f"such as {{'params': …, 'batch_stats': …}}; found {found!s:.80}"

@@ -74,6 +74,15 @@ def described(value: Any) -> str:
     return f"a {name}" if value is not None else "None"
 
 
+def is_of_training(error: Exception) -> bool:
+    """Whether an error is one in which a module of Flax ends that is called in training mode.
+
+    Its normalisation would change its statistics, or its dropout has nothing to draw from.
+    """
+    kinds = ("ModifyScopeVariableError", "InvalidRngError")
+    return type(error).__name__ in kinds or "`deterministic` is False" in str(error)
+
+
 def _base(value: Any) -> tuple[str, str] | None:
     for ancestor in (value if isinstance(value, type) else type(value)).__mro__:
         for packages, names, kind, way in _BASES:

@@ -208,8 +208,10 @@ def resolve_perturbations(wanted: Sequence[str | Perturbation]) -> list[Perturba
 def check_whole(name: str, value: Any, least: int, most: int = 2**32 - 1) -> None:
     """Raises SpecificationError for anything but a whole number in this range."""
     if not isinstance(value, int | np.integer) or not least <= value <= most:
-        upto = "" if most == 2**32 - 1 else f" to {most:,}"
-        raise SpecificationError(f"{name} {value!r}: a whole number from {least}{upto} is needed")
+        upto = "2^32 - 1" if most == 2**32 - 1 else f"{most:,}"
+        raise SpecificationError(
+            f"{name} {value!r}: a whole number from {least} to {upto} is needed"
+        )
 
 
 def check_block(block: Any) -> None:

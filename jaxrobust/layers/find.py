@@ -74,6 +74,7 @@ def layer_table(
             others[name] = f"{', '.join(paths[:3])} {'is' if len(paths) == 1 else 'are'} frozen"
         else:
             others[name] = "the network's answer does not depend on it"
+    table = [_without_its_kernel(layer, table) for layer in table]
     if not any(layer.leaves for layer in table):
         why = "".join(f"; {layer.name}: {layer.refusal}" for layer in table[:3])
         raise SpecificationError(
@@ -125,7 +126,7 @@ def _layer(
     name: str, leaves: list[Leaf], fixed: list[Leaf], found: Mapping[str, list[Use]]
 ) -> Layer:
     """A layer without its output; one whose kernel can't be damaged has only fixed leaves."""
-    refusal = _refusal(leaves, fixed)
+    refusal = _refusal(leaves, fixed, found)
     if refusal:
         leaves, fixed = [], leaves + fixed
     uses = {leaf.path: found.get(leaf.path, []) for leaf in leaves + fixed}
@@ -144,18 +145,42 @@ def _layer(
     )
 
 
-def _refusal(leaves: Sequence[Leaf], fixed: Sequence[Leaf]) -> str:
+def _refusal(leaves: Sequence[Leaf], fixed: Sequence[Leaf], found: Mapping[str, list[Use]]) -> str:
     """Why a layer can't be damaged: most of it is no float; "" if it can.
 
-    Beside a float kernel there may be a mask of its size, or a smaller table of whole numbers.
+    Beside a float kernel, which may be packed in one axis, there may be a mask of its size, or a
+    smaller table of whole numbers.
     """
-    largest = max((leaf.size for leaf in leaves if leaf.role == "kernel"), default=-1)
+    kernels = [
+        leaf
+        for leaf in leaves
+        if leaf.role == "kernel" or any(x.primitive in PRODUCTS for x in found.get(leaf.path, ()))
+    ]
+    largest = max((leaf.size for leaf in kernels), default=-1)
     why = next((x for x in fixed if x.role == "kernel" and x.size > largest), None)
     if why is None and not leaves:
         why = fixed[0]
     if why is None:
         return ""
     return f"its {why.name} {'is empty' if not why.size else f'holds {why.dtype}, not floats'}"
+
+
+def _without_its_kernel(layer: Layer, table: Sequence[Layer]) -> Layer:
+    """The layer, refused if it is only the bias of a kernel that can't be damaged.
+
+    A quantised kernel may be a dictionary of its own: `{"kernel": {"q", "scale"}, "bias"}`.
+    """
+    inside = [x for x in table if x.name.startswith((f"{layer.name}/", f"{layer.name}."))]
+    refused = [x for x in inside if x.refusal and any(leaf.role == "kernel" for leaf in x.fixed)]
+    vectors = all(len(leaf.shape) < 2 for leaf in layer.leaves)
+    if not layer.leaves or not vectors or not refused or any(x.kernel for x in inside):
+        return layer
+    return replace(
+        layer,
+        leaves=(),
+        fixed=layer.leaves + layer.fixed,
+        refusal=f"its kernel is {refused[0].name}, which can't be damaged: {refused[0].refusal}",
+    )
 
 
 def _members(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxrobust.jaxprs import Equation, Program
 from jaxrobust.layers.loops import LOOPS, Opened
 from jaxrobust.layers.table import Leaf, Role
@@ -167,7 +169,7 @@ def make_leaf(name: str, path: str, value: Any, uses: Sequence[Use] | None, froz
     """
     shape = tuple(value.shape)
     rank = len(shape)
-    role = _role(name, rank, uses, frozen)
+    role = "kernel" if _is_packed(value, uses) else _role(name, rank, uses, frozen)
     stack = _stack(shape, uses or ())
     products = [use for use in uses or () if use.primitive in PRODUCTS]
     use = next((x for x in (products if role == "kernel" else uses or ()) if x.output_axes), None)
@@ -194,6 +196,20 @@ def _stack(shape: Sequence[int], uses: Sequence[Use]) -> tuple[int, ...]:
     some = [use for use in uses if use.dropped]
     looped = any(use.loop is not None for use in some)
     return axes if looped or len(some) >= math.prod(shape[axis] for axis in axes) else ()
+
+
+def _is_packed(value: Any, uses: Sequence[Use] | None) -> bool:
+    """Whether it is a kernel's whole numbers in one axis, of which a product's operand is made.
+
+    Of a scale or offset for each unit the axes can be followed to the product. Without a program
+    numbers of a byte are taken for a kernel's.
+    """
+    whole = jnp.issubdtype(value.dtype, jnp.integer)
+    if len(value.shape) != 1 or not (whole or value.dtype == jnp.bool_):
+        return False
+    if uses is None:
+        return whole and value.dtype.itemsize == 1
+    return any(use.primitive in PRODUCTS and not use.output_axes for use in uses)
 
 
 def _role(name: str, rank: int, uses: Sequence[Use] | None, frozen: bool) -> Role:

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from pathlib import PurePath
 from typing import Any, Literal
 
 import jax
@@ -154,6 +155,11 @@ def find(wanted: str | Perturbation) -> Perturbation:
     if not attribute:
         raise SpecificationError(
             unknown("perturbation", wanted, REGISTRY) + ", or the import path module:attribute"
+        )
+    if module.endswith(".py"):
+        raise SpecificationError(
+            f"perturbation {wanted!r}: an import path names a module, not a file; write "
+            f"{PurePath(module).stem}:{attribute}, with the file's folder on Python's path"
         )
     try:
         found = operator.attrgetter(attribute)(importlib.import_module(module))

@@ -57,7 +57,8 @@ def perturb(
 
     Raises:
         SpecificationError: an unknown perturbation or layer, a strength outside the range, a traced
-            strength of a perturbation whose `amount` needs an exact one, no network.
+            strength of a perturbation whose `amount` needs an exact one, a traced array of several
+            strengths, seeds or roots (`jax.vmap` runs several), no network.
 
     Example:
         >>> import jax.numpy as jnp
@@ -92,16 +93,27 @@ def _together(table: LayerTable, selector: Selector) -> list[Layer]:
 def _strength(perturbation: Perturbation, strength: Any) -> Any:
     """The exact number, within its range, or a traced float32."""
     if isinstance(strength, Tracer):
+        _check_one("strength", strength)
         return strength.astype(jnp.float32)
     exact = decimal(strength)
     perturbation.check(exact)
     return exact
 
 
+def _check_one(name: str, traced: Tracer) -> None:
+    """Raises SpecificationError for a traced array: what it would be damaged by is no number."""
+    if traced.shape != ():
+        raise SpecificationError(
+            f"{name}: one number of shape () is needed, not a traced array of shape "
+            f"{traced.shape}; jax.vmap over {name} runs several"
+        )
+
+
 def _index(name: str, value: Any) -> Any:
     """A whole number of 32 bits, or a traced one."""
     try:
         if isinstance(value, Tracer) and jnp.issubdtype(value.dtype, jnp.integer):
+            _check_one(name, value)
             return value
         number = operator.index(np.asarray(value)[()])
     except TypeError:

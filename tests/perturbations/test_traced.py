@@ -117,6 +117,18 @@ def test_seeds_and_roots_that_are_no_whole_numbers_are_refused(name: str, value:
     assert "a whole number" in refusal(traced, 1.5)
 
 
+@pytest.mark.parametrize("name", ["strength", "seed", "root"])
+@pytest.mark.parametrize("values", [np.arange(2), np.ones((1,), np.int32), np.ones((2, 1), int)])
+def test_several_traced_numbers_need_vmap(name: str, values: np.ndarray) -> None:
+    def several(value: Any) -> Any:
+        return perturbed("weight_noise", **{"strength": 0.5, name: value})
+
+    message = refusal(jax.jit(several), jnp.asarray(values))
+    assert message.startswith(f"{name}: one number of shape () is needed")
+    assert str(values.shape) in message and "jax.vmap" in message
+    assert jax.jit(jax.vmap(several))(jnp.asarray([0, 1]))["bias"].shape == (2, 50)
+
+
 def whole(layer: Layer, strength: Any) -> dict[str, int]:
     return {leaf.path: int(strength * leaf.size) for leaf in layer.leaves}
 
