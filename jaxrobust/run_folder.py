@@ -64,6 +64,18 @@ def is_written(folder: Path) -> bool:
     return record is not None and bool(record["finished"]) and not _changed(folder, record)
 
 
+def read_finished(folder: Path) -> xarray.Dataset | None:
+    """The result of a finished sweep, with its blocks; None if there is none that is as written.
+
+    Raises:
+        SpecificationError: there is one, and it cannot be read.
+    """
+    record = read_record(folder)
+    if record is None or not record["finished"] or "results.nc" in _changed(folder, record):
+        return None
+    return _written(folder, record)
+
+
 def _changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """The result's files that are missing or not those that `sweep.json` tells of.
 
@@ -250,10 +262,17 @@ def _newest(folder: Path) -> Content | None:
 def read_newest(folder: Path) -> Content | None:
     """The arrays and the record of the newest checkpoint of the folder's sweep, if there is one.
 
+    Where the finished result is there, it does not matter that no checkpoint can be read.
+
     Raises:
         SpecificationError: it is of another sweep, or none can be read.
     """
-    found = _newest(folder)
+    try:
+        found = _newest(folder)
+    except SpecificationError:
+        if read_finished(folder) is None:
+            raise
+        return None
     if found is not None:
         check_belongs(folder, read_record(folder), found[1])
     return found

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,6 +34,7 @@ from jaxrobust.run_folder import (
     check_belongs,
     design_of,
     is_written,
+    read_finished,
     read_record,
     was_counted,
     write_record,
@@ -202,14 +203,52 @@ class _Saver:
 
     def resume(self) -> None:
         """Takes what the folder holds, and says in `sweep.json` what is being run."""
-        if found := self._store.load():
+        try:
+            found = self._store.load()
+        except SpecificationError:
+            if not self._took_result():
+                raise
+            return
+        if found:
             record = found[1]
             self._processes.decide(lambda: self._check_found(record))
             self._kept.take(*found)
             self._progress = record["progress"]
-        else:
-            self._processes.decide(self._check_nothing_lost)
+        elif self._took_result():
+            return
         self._processes.decide(self._describe)
+
+    def _took_result(self) -> bool:
+        """Takes the finished result where no checkpoint can be read and nothing is to be added."""
+        if not self._processes.decide(self._check_result):
+            return False
+        result = self._processes.each(lambda: read_finished(self._folder))
+        if result is None:
+            raise SpecificationError(f"{self._folder} was changed while it was read: start again")
+        self._kept.take_written(result)
+        return True
+
+    def _check_result(self) -> bool:
+        """Whether the folder holds the finished result, of which all files are there afterwards.
+
+        Raises:
+            SpecificationError: it is of a sweep that this one would add to.
+        """
+        record, result = read_record(self._folder), read_finished(self._folder)
+        if record is None or result is None:
+            return False
+        held, asked = Specification.from_json(record["specification"]), self._kept.spec
+        if asked.half_width is not None:  # how many seeds it takes is not asked for
+            asked = replace(asked, seeds=held.seeds)
+        if held != asked:
+            raise SpecificationError(
+                f"{self._folder} holds a finished result but no checkpoints any more, so that "
+                "nothing can be added: read it with open_run, or choose another folder"
+            )
+        if not is_written(self._folder):
+            with self._writing():
+                write_run(self._folder, result, record)
+        return True
 
     def _check_found(self, saved: dict[str, Any]) -> None:
         """Makes sure that a checkpoint is of this sweep or one that it extends."""
@@ -228,13 +267,6 @@ class _Saver:
             design = design_of(each["specification"])
             if design not in self._extends:
                 self._extends.append(design)
-
-    def _check_nothing_lost(self) -> None:
-        if was_counted(self._folder) and is_written(self._folder):
-            raise SpecificationError(
-                f"{self._folder} holds a finished result but no checkpoints any more, so that "
-                "nothing can be added: read it with open_run, or choose another folder"
-            )
 
     def _describe(self) -> None:
         described = read_record(self._folder)

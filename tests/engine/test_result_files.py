@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,51 @@ def test_the_table_of_cells_is_written_again(
     assert cells.read_bytes() == content
 
 
-def test_a_result_without_checkpoints_is_not_counted_over(
-    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+def gone(checkpoints: Path) -> None:
+    shutil.rmtree(checkpoints)
+
+
+def emptied(checkpoints: Path) -> None:
+    for each in checkpoints.iterdir():
+        shutil.rmtree(each)
+
+
+def damaged(checkpoints: Path) -> None:
+    for file in [each for each in checkpoints.rglob("*") if each.is_file()]:
+        file.write_bytes(b"")
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpoint .* is damaged")
+@pytest.mark.parametrize("spoil", [gone, emptied, damaged])
+@pytest.mark.parametrize("table", ["there", "spoilt"])
+def test_a_finished_result_needs_no_checkpoints_unless_something_is_added(
+    spoil: Callable[[Path], None],
+    table: str,
+    net: jr.Network,
+    source: jr.ImageSource,
+    whole: Path,
+    tmp_path: Path,
 ) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
-    shutil.rmtree(run / FOLDER)
-    assert "holds a finished result but no checkpoints any more" in refusal(sweep, net, source, run)
+    spoil(run / FOLDER)
+    if table == "spoilt":
+        truncate(run / "results.csv")
+    assert "finished" in status(run) and "nothing was saved" not in status(run)
+    counter = Counter()
+    for _ in range(2):
+        assert sweep(net, source, run, report=counter).identical(jr.open_run(whole))
+    assert counter.first is None, "nothing is counted again"
+    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    message = refusal(sweep, net, source, run, seeds=4, extend=True)
+    assert "holds a finished result but no checkpoints any more" in message
+    assert "holds another sweep" in refusal(sweep, net, source, run, seeds=4)
     assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def test_a_finished_sweep_to_a_precision_needs_no_checkpoints(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = dict(run_dir=tmp_path, seeds=None, precision=0.3)
+    result = small_sweep(net, source, **arguments)
+    shutil.rmtree(tmp_path / FOLDER)
+    assert small_sweep(net, source, **arguments).identical(result)
