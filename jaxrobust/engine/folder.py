@@ -271,7 +271,7 @@ class _Saver:
     def _describe(self) -> None:
         described = read_record(self._folder)
         design = design_of(self._kept.spec.to_json())
-        if described and design == design_of(described["specification"]):
+        if described and design == design_of(described.get("specification", {})):
             if is_written(self._folder):  # it stays, even if a checkpoint of it has to be made anew
                 return
         with self._writing():
