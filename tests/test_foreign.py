@@ -111,7 +111,7 @@ def no_json(file: h5py.File, secret: Path) -> None:
 
 
 def warnings_of_another_kind(file: h5py.File, secret: Path) -> None:
-    file.attrs["warnings"] = "[1]"
+    file.attrs["warnings"] = json.dumps(["\x1b[2J"])
 
 
 def several_numbers(file: h5py.File, secret: Path) -> None:

@@ -123,8 +123,7 @@ def _check_text(result: xarray.Dataset) -> None:
     ]
     labels += [(name, result.attrs[name]) for name in ("network", "data") if name in result.attrs]
     for name, label in labels:
-        odd = {unicodedata.category(each) for each in label} if isinstance(label, str) else {"Cc"}
-        if "Cc" in odd:
+        if not _can_be_shown(label):
             raise ValueError(f"{label!r} is no name of a {name}")
     for name, (kind, inner) in _PACKED.items():
         if name in result.attrs:
@@ -132,9 +131,17 @@ def _check_text(result: xarray.Dataset) -> None:
                 value = json.loads(result.attrs[name])
             except (TypeError, ValueError, RecursionError):
                 value = None
-            values = value.values() if isinstance(value, dict) else value
-            if not isinstance(value, kind) or not all(isinstance(each, inner) for each in values):
+            values = list(value.values()) if isinstance(value, dict) else value
+            fits = (
+                _can_be_shown if inner is str else lambda each, kind=inner: isinstance(each, kind)
+            )
+            if not isinstance(value, kind) or not all(map(fits, values or ())):
                 raise ValueError(f"its attribute {name} is damaged")
+
+
+def _can_be_shown(label: Any) -> bool:
+    """Whether something is text without characters that a terminal would obey."""
+    return isinstance(label, str) and all(unicodedata.category(each) != "Cc" for each in label)
 
 
 def _check_numbers(result: xarray.Dataset) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from jaxrobust.durable.interrupts import ends_in_peace
 from jaxrobust.durable.lock import has_locks, locked
 from jaxrobust.durable.shared import check_shared
 from jaxrobust.durable.store import FOLDER, Store, without_file_locks
+from jaxrobust.engine.asked import AskedSweep, versions
 from jaxrobust.engine.code import SweptCode
-from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
@@ -36,7 +34,6 @@ from jaxrobust.run_folder import (
     is_written,
     read_finished,
     read_record,
-    was_counted,
     write_record,
     write_run,
 )
@@ -92,7 +89,7 @@ def saved(
         check_shared(folder, processes)
         if not has_locks(folder):
             stack.enter_context(without_file_locks())
-        asked = _Asked(kept, folder, images, code, extend)
+        asked = AskedSweep(kept, folder, images, code, extend)
         processes.decide(asked.check_held)
         saver = stack.enter_context(_Saver(asked, save_every, processes, still_ours))
         saver.resume()
@@ -120,56 +117,12 @@ def _check_alike(kept: Kept, processes: Processes) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A sweep, and the folder that it is to be kept in: see `saved`."""
-
-    kept: Kept
-    folder: Path
-    images: ImageSource
-    code: SweptCode
-    extend: bool
-
-    def check_held(self) -> None:
-        """Makes sure that the folder holds nothing, this sweep or one that it extends."""
-        try:
-            record = read_record(self.folder) if was_counted(self.folder) else None
-        except OSError as error:
-            why = error.strerror or first_line(error)
-            raise SpecificationError(f"{self.folder} cannot be read: {why}") from error
-        if record is not None:
-            self.check_same(f"{self.folder}/sweep.json", record)
-
-    def check_same(self, what: str, record: Mapping[str, Any]) -> None:
-        """Makes sure that a record is of this sweep or of one that it extends.
-
-        Args:
-            what: where the record is from.
-            record: as `sweep.json` and checkpoints hold it.
-        """
-        try:
-            held = Specification.from_json(record["specification"])
-        except (KeyError, TypeError) as error:
-            raise SpecificationError(
-                f"{what} is of another version: choose another folder"
-            ) from error
-        check_same(
-            self.folder,
-            held,
-            self.kept.spec,
-            self.images,
-            self.code,
-            self.extend,
-            _upgraded(record),
-        )
-
-
 class _Saver:
     """Follows a run: saves what is counted, and meets the other processes for that."""
 
     def __init__(
         self,
-        asked: _Asked,
+        asked: AskedSweep,
         save_every: float,
         processes: Processes,
         still_ours: Sequence[Callable[[], None]],
@@ -383,7 +336,7 @@ class _Saver:
             "left_out": list(self._asked.images.left_out),
             "written": _now(),
             "plan": self._kept.plans,
-            "versions": _versions(),
+            "versions": versions(),
             "processes": self._processes.count,
             "device": {"platform": device.platform, "kind": device.device_kind},
         }
@@ -410,26 +363,3 @@ class _Saver:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
-    return {**versions, "python": platform.python_version()}
-
-
-def _upgraded(record: Mapping[str, Any]) -> str:
-    """The packages whose version is another one than that which a record names, in words."""
-    held = record.get("versions", {})
-    named = [
-        f"{name} was {held[name]} and is {now}"
-        for name, now in _versions().items()
-        if held.get(name, now) != now
-    ]
-    return ", ".join(named)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
