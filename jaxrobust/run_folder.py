@@ -64,6 +64,18 @@ def is_written(folder: Path) -> bool:
     return record is not None and bool(record["finished"]) and not _changed(folder, record)
 
 
+def read_finished(folder: Path) -> xarray.Dataset | None:
+    """The result of a finished sweep, with its blocks; None if there is none that is as written.
+
+    Raises:
+        SpecificationError: there is one, and it cannot be read.
+    """
+    record = read_record(folder)
+    if record is None or not record["finished"] or "results.nc" in _changed(folder, record):
+        return None
+    return _written(folder, record)
+
+
 def _changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """The result's files that are missing or not those that `sweep.json` tells of.
 
@@ -86,19 +98,22 @@ def _is_as_written(file: Path, digest: str | None) -> bool:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What `sweep.json` says; None if there is none, or a damaged one beside checkpoints.
 
-    These hold the design as well.
+    These hold the design as well. An empty one, as a crash can leave it, tells of nothing where
+    nothing was counted.
 
     Raises:
         SpecificationError: it is damaged and there are no checkpoints.
     """
-    path = folder / "sweep.json"
+    path, content = folder / "sweep.json", b""
     _check_is_file(path)
     try:
-        return read_json(path.read_text())
+        content = path.read_bytes()
+        return read_json(content.decode())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        if has_checkpoints(folder):
+        is_empty = not content.strip(b"\0 \n")  # nulls are what some file systems leave
+        if has_checkpoints(folder) or is_empty and not was_counted(folder):
             return None
         raise SpecificationError(f"{path} cannot be read: {first_line(error)}") from error
 
@@ -165,14 +180,20 @@ def check_belongs(
         saved: the checkpoint's record.
 
     Raises:
-        SpecificationError: it is of another one, which this one does not extend.
+        SpecificationError: it is of another one, which this one does not extend, or nothing tells
+            of which.
     """
     if described is None:
         return
-    own, other = described["specification"], saved["specification"]
+    own, other = described.get("specification"), saved["specification"]
+    if not own:
+        raise SpecificationError(
+            f"{folder}/sweep.json does not say what was measured: move it away, as the newest "
+            "checkpoint says it, too"
+        )
     if design_of(other) in (design_of(own), *described.get("extends", ())):
         return
-    differing = [name for name in own if own[name] != other.get(name)]
+    differing = [name for name in {**own, **other} if own.get(name) != other.get(name)]
     raise SpecificationError(
         f"{folder / FOLDER}: the newest checkpoint is of another sweep than {folder}/sweep.json "
         f"(other {', '.join(differing)}): move away what belongs to the other one"
@@ -250,10 +271,17 @@ def _newest(folder: Path) -> Content | None:
 def read_newest(folder: Path) -> Content | None:
     """The arrays and the record of the newest checkpoint of the folder's sweep, if there is one.
 
+    Where the finished result is there, it does not matter that no checkpoint can be read.
+
     Raises:
         SpecificationError: it is of another sweep, or none can be read.
     """
-    found = _newest(folder)
+    try:
+        found = _newest(folder)
+    except SpecificationError:
+        if read_finished(folder) is None:
+            raise
+        return None
     if found is not None:
         check_belongs(folder, read_record(folder), found[1])
     return found

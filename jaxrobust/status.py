@@ -9,7 +9,7 @@ from jaxrobust.durable.lock import is_locked
 from jaxrobust.durable.store import has_checkpoints
 from jaxrobust.paths import path_of
 from jaxrobust.results import cell_rows, labelled, sum_blocks
-from jaxrobust.run_folder import is_written, read_newest, read_record
+from jaxrobust.run_folder import is_written, read_finished, read_newest, read_record
 from jaxrobust.summary import text_table
 from jaxrobust.text import aligned
 
@@ -27,9 +27,13 @@ def status(folder: str | Path) -> str:
     folder = path_of(folder)
     if not (folder / "sweep.json").exists() and not has_checkpoints(folder):
         raise FileNotFoundError(f"{folder} holds no sweep.json: not the folder of a sweep")
-    read_record(folder)  # a damaged one is no sweep's
+    described = read_record(folder)  # a damaged one is no sweep's
     running = is_locked(folder)
     found = read_newest(folder)
+    if found is None and (written := read_finished(folder)) is not None:
+        rows = [("state", "finished; without checkpoints nothing can be added")]
+        rows += [("written", described["written"])] if described and "written" in described else []
+        return f"{aligned(rows)}\n\n{text_table(sum_blocks(written))}"
     if found is None:
         return "running: nothing is saved yet" if running else "not running: nothing was saved"
     arrays, record = found

@@ -106,6 +106,44 @@ def no_number(file: h5py.File, secret: Path) -> None:
     file.attrs["classes"] = "many"
 
 
+def no_json(file: h5py.File, secret: Path) -> None:
+    file.attrs["warnings"] = "nonsense"
+
+
+def warnings_of_another_kind(file: h5py.File, secret: Path) -> None:
+    file.attrs["warnings"] = json.dumps(["\x1b[2J"])
+
+
+def several_numbers(file: h5py.File, secret: Path) -> None:
+    file.attrs["finished"] = [1, 2]
+
+
+def identity_in_words(file: h5py.File, secret: Path) -> None:
+    file.attrs["identity"] = '{"resample": "none"}'
+
+
+def changed(file: h5py.File, name: str, value: float) -> None:
+    values = file[name]
+    assert isinstance(values, h5py.Dataset)
+    values[(0,) * values.ndim] = value
+
+
+def strength_nan(file: h5py.File, secret: Path) -> None:
+    changed(file, "strength", np.nan)
+
+
+def too_many(file: h5py.File, secret: Path) -> None:
+    changed(file, "top1", 10**6)
+
+
+def below_nothing(file: h5py.File, secret: Path) -> None:
+    changed(file, "clean_top5", -1)
+
+
+def images_below_nothing(file: h5py.File, secret: Path) -> None:
+    changed(file, "images", -5)
+
+
 def no_counts(file: h5py.File, secret: Path) -> None:
     del file["images"]
 
@@ -123,6 +161,14 @@ CHANGES: dict[Callable[[h5py.File, Path], None], str] = {
     hostile_attribute: "its attribute identity is damaged",
     another_kind: "its attribute depth is damaged",
     no_number: "its attribute classes is no number",
+    no_json: "its attribute warnings is damaged",
+    warnings_of_another_kind: "its attribute warnings is damaged",
+    several_numbers: "its attribute finished is no number",
+    identity_in_words: "its attribute identity is damaged",
+    strength_nan: "a strength in it is no finite number",
+    too_many: "top1 in it is below 0 or more than images",
+    below_nothing: "clean_top5 in it is below 0 or more than clean_images",
+    images_below_nothing: "images in it is below 0",
     no_counts: "this dataset has no images",
 }
 
@@ -144,6 +190,14 @@ def test_a_foreign_result_leads_nowhere_else(
     message = refused(jr.open_run, folder)
     assert message.startswith(f"{folder / 'results.nc'} cannot be read (")
     assert CHANGES[change] in message
+
+
+@pytest.mark.parametrize("name", ["strength", "top1", "clean_loss"])
+def test_text_where_numbers_belong_is_refused_in_one_line(name: str, folder: Path) -> None:
+    result = jr.open_run(folder, blocks=True)
+    words = result.assign({name: result[name].astype(str)})
+    words.to_netcdf(folder / "results.nc", engine="h5netcdf")
+    assert f"'{name}' in it holds no numbers" in refused(jr.open_run, folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x89HDF\r\n\x1a\n", None])

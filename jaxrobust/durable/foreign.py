@@ -9,6 +9,8 @@ import numbers
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxrobust.porting.hdf5 import arrays_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,17 @@ _KINDS: dict[str, type] = {
 }
 _FILES = ("results.nc", "results.csv", "cells.csv")
 # Attributes of a result that are JSON, as netCDF has no lists of text and no mappings.
-_PACKED: dict[str, type] = {"depth": list, "identity": dict, "exact": list, "damaged": dict}
+# Of which kinds they and their values are.
+_PACKED: dict[str, tuple[type, type]] = {
+    "depth": (list, str),
+    "identity": (dict, numbers.Real),
+    "exact": (list, str),
+    "damaged": (dict, list),
+    "warnings": (list, str),
+}
+_NUMBERS = ("half_width", "classes", "finished")
+# Of no trial more images than it has seen.
+_COUNTS = ("top1", "top5", "changed", "nonfinite")
 # Deflate can make a thousand bytes of one; the rest is for what is not stored at all.
 _MOST_OF_A_BYTE, _MOST_OF_NOTHING = 1100, 2**20
 
@@ -83,6 +95,7 @@ def read_netcdf(content: bytes) -> xarray.Dataset:
         reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
         raise ValueError(reason if reason.isprintable() else ascii(reason)[1:-1]) from error
     _check_text(result)
+    _check_numbers(result)
     return result
 
 
@@ -110,17 +123,48 @@ def _check_text(result: xarray.Dataset) -> None:
     ]
     labels += [(name, result.attrs[name]) for name in ("network", "data") if name in result.attrs]
     for name, label in labels:
-        odd = {unicodedata.category(each) for each in label} if isinstance(label, str) else {"Cc"}
-        if "Cc" in odd:
+        if not _can_be_shown(label):
             raise ValueError(f"{label!r} is no name of a {name}")
-    for name, kind in _PACKED.items():
+    for name, (kind, inner) in _PACKED.items():
         if name in result.attrs:
             try:
                 value = json.loads(result.attrs[name])
             except (TypeError, ValueError, RecursionError):
                 value = None
-            if not isinstance(value, kind):
+            values = list(value.values()) if isinstance(value, dict) else value
+            fits = (
+                _can_be_shown if inner is str else lambda each, kind=inner: isinstance(each, kind)
+            )
+            if not isinstance(value, kind) or not all(map(fits, values or ())):
                 raise ValueError(f"its attribute {name} is damaged")
-    for name in ("half_width", "classes"):
-        if not isinstance(result.attrs.get(name, 0), numbers.Real):
+
+
+def _can_be_shown(label: Any) -> bool:
+    """Whether something is text without characters that a terminal would obey."""
+    return isinstance(label, str) and all(unicodedata.category(each) != "Cc" for each in label)
+
+
+def _check_numbers(result: xarray.Dataset) -> None:
+    """Makes sure that what is calculated with is numbers, and counts are those of images."""
+    for name in _NUMBERS:
+        value = result.attrs.get(name, 0)
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ValueError(f"its attribute {name} is no number")
+    for name, values in result.variables.items():
+        if name not in ("perturbation", "layer") and values.dtype.kind not in "biuf":
+            raise ValueError(f"{name!r} in it holds no numbers")
+    if "strength" in result.coords and not np.isfinite(result["strength"].values).all():
+        raise ValueError("a strength in it is no finite number")
+    for prefix in ("", "clean_"):
+        if prefix + "images" not in result:
+            continue
+        images = result[prefix + "images"]
+        if (images < 0).any():
+            raise ValueError(f"{images.name} in it is below 0")
+        for name in (prefix + each for each in _COUNTS):
+            if name not in result:
+                continue
+            if result[name].dims != images.dims:
+                raise ValueError(f"{name} in it has other dimensions than {images.name}")
+            if ((result[name] < 0) | (result[name] > images)).any():
+                raise ValueError(f"{name} in it is below 0 or more than {images.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 from jaxrobust.durable.files import write_whole
 from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.paths import read_file
 
 _NAME = ".lease.json"
 _STALE = 300.0  # seconds
@@ -62,8 +64,7 @@ def leased(
     _check(folder, token, renewed_at)
     if held is not None:
         warnings.warn(
-            f"{folder}: {held['owner']} was last heard of {_age(held):.0f} s ago: its lease is "
-            "taken over",
+            f"{folder}: {held['owner']} was {_heard(held)}: its lease is taken over",
             stacklevel=3,
         )
     ended, writing = threading.Event(), threading.Lock()
@@ -115,7 +116,11 @@ def check_free(folder: Path) -> dict[str, Any] | None:
     Raises:
         SpecificationError: a run has the folder.
     """
-    held = _read(folder / _NAME)
+    try:
+        held = _read(folder / _NAME)
+    except OSError as error:
+        why = error.strerror or first_line(error)
+        raise SpecificationError(f"{folder / _NAME} cannot be read: {why}") from error
     if held is not None and not _is_stale(held):
         raise _in_use(folder, held)
     return held
@@ -141,26 +146,28 @@ def _check(folder: Path, token: str, renewed_at: float) -> None:
     if held["token"] != token:
         raise _in_use(folder, held)
     if _is_stale(held):
+        age = _age(held)
+        why = f"was not renewed for {age:.0f} s" if age > 0 else "has a time that is not now"
         raise SpecificationError(
-            f"{folder}: its lease was not renewed for {_age(held):.0f} s, so that another run may "
-            "have it now: start this one again"
+            f"{folder}: its lease {why}, so that another run may have it now: start this one again"
         )
 
 
 def _in_use(folder: Path, held: dict[str, Any]) -> SpecificationError:
     return SpecificationError(
-        f"{folder} is in use by {held['owner']}, last heard of {_age(held):.0f} s ago: wait for "
-        f"its end, {_STALE / 60:.0f} minutes if it was killed, or choose another folder"
+        f"{folder} is in use by {held['owner']}, {_heard(held)}: wait for its "
+        f"end, {_STALE / 60:.0f} minutes if it was killed, or choose another folder"
     )
 
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        held = json.loads(file.read_text())
-        heartbeat = float(held["heartbeat"])
-        return {"token": held["token"], "owner": held["owner"], "heartbeat": heartbeat}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        held = json.loads(read_file(file))
+        heartbeat, owner = float(held["heartbeat"]), str(held["owner"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    owner = owner if owner.isprintable() else ascii(owner)
+    return {"token": held.get("token"), "owner": owner, "heartbeat": heartbeat}
 
 
 def _write(file: Path, token: str) -> float:
@@ -173,8 +180,16 @@ def _write(file: Path, token: str) -> float:
 
 
 def _age(held: dict[str, Any]) -> float:
-    return max(time.time() - held["heartbeat"], 0.0)
+    """Seconds since a lease was renewed: below 0 by a clock that is ahead, perhaps no number."""
+    return time.time() - held["heartbeat"]
+
+
+def _heard(held: dict[str, Any]) -> str:
+    age = _age(held)
+    if _is_stale(held) and not 0 <= age < math.inf:
+        return "last heard of at a time that cannot be right"
+    return f"last heard of {max(age, 0):.0f} s ago"
 
 
 def _is_stale(held: dict[str, Any]) -> bool:
-    return _age(held) > _STALE
+    return not abs(_age(held)) <= _STALE

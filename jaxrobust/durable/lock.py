@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxrobust.durable.lease import check_free, is_leased, leased
 from jaxrobust.errors import SpecificationError
-from jaxrobust.paths import is_remote
+from jaxrobust.paths import is_remote, open_file
 
 _NAME = ".lock"
 # `is_locked` may hold a lock for a moment: a run that begins looks again.
@@ -52,7 +52,10 @@ def _taken(folder: Path, stack: ExitStack) -> Callable[[], None]:
     folder.mkdir(parents=True, exist_ok=True)
     if is_remote(folder):
         return stack.enter_context(leased(folder))
-    file = stack.enter_context((folder / _NAME).open("ab+", buffering=0))
+    path = folder / _NAME
+    if path.exists() and not path.is_file():
+        raise SpecificationError(f"{path} cannot be used: it is not a file")
+    file = stack.enter_context(path.open("ab+", buffering=0))
     try:
         _lock(file)
     except BlockingIOError:
@@ -117,7 +120,7 @@ def _probed(folder: Path) -> bool | None:
     if is_remote(folder):
         return False
     try:
-        with (folder / _NAME).open() as file:
+        with open_file(folder / _NAME) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

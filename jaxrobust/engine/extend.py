@@ -105,6 +105,7 @@ def _otherwise(held: Specification, asked: Specification, code: SweptCode) -> li
 def _short(value: Any) -> str:
     text = " ".join(map(_named, value)) if isinstance(value, tuple) else str(value)
     text = "none" if text in ("", "None") else text
+    text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= 60 else f"{text[:40]}…{text[-19:]}"
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from jaxrobust.durable.interrupts import ends_in_peace
 from jaxrobust.durable.lock import has_locks, locked
 from jaxrobust.durable.shared import check_shared
 from jaxrobust.durable.store import FOLDER, Store, without_file_locks
+from jaxrobust.engine.asked import AskedSweep, versions
 from jaxrobust.engine.code import SweptCode
-from jaxrobust.engine.extend import check_same
 from jaxrobust.engine.kept import Kept
 from jaxrobust.engine.share import NOBODY, Follower, own_part, owners
 from jaxrobust.engine.spec import Specification
@@ -34,8 +32,8 @@ from jaxrobust.run_folder import (
     check_belongs,
     design_of,
     is_written,
+    read_finished,
     read_record,
-    was_counted,
     write_record,
     write_run,
 )
@@ -91,7 +89,7 @@ def saved(
         check_shared(folder, processes)
         if not has_locks(folder):
             stack.enter_context(without_file_locks())
-        asked = _Asked(kept, folder, images, code, extend)
+        asked = AskedSweep(kept, folder, images, code, extend)
         processes.decide(asked.check_held)
         saver = stack.enter_context(_Saver(asked, save_every, processes, still_ours))
         saver.resume()
@@ -119,56 +117,12 @@ def _check_alike(kept: Kept, processes: Processes) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A sweep, and the folder that it is to be kept in: see `saved`."""
-
-    kept: Kept
-    folder: Path
-    images: ImageSource
-    code: SweptCode
-    extend: bool
-
-    def check_held(self) -> None:
-        """Makes sure that the folder holds nothing, this sweep or one that it extends."""
-        try:
-            record = read_record(self.folder) if was_counted(self.folder) else None
-        except OSError as error:
-            why = error.strerror or first_line(error)
-            raise SpecificationError(f"{self.folder} cannot be read: {why}") from error
-        if record is not None:
-            self.check_same(f"{self.folder}/sweep.json", record)
-
-    def check_same(self, what: str, record: Mapping[str, Any]) -> None:
-        """Makes sure that a record is of this sweep or of one that it extends.
-
-        Args:
-            what: where the record is from.
-            record: as `sweep.json` and checkpoints hold it.
-        """
-        try:
-            held = Specification.from_json(record["specification"])
-        except (KeyError, TypeError) as error:
-            raise SpecificationError(
-                f"{what} is of another version: choose another folder"
-            ) from error
-        check_same(
-            self.folder,
-            held,
-            self.kept.spec,
-            self.images,
-            self.code,
-            self.extend,
-            _upgraded(record),
-        )
-
-
 class _Saver:
     """Follows a run: saves what is counted, and meets the other processes for that."""
 
     def __init__(
         self,
-        asked: _Asked,
+        asked: AskedSweep,
         save_every: float,
         processes: Processes,
         still_ours: Sequence[Callable[[], None]],
@@ -202,14 +156,52 @@ class _Saver:
 
     def resume(self) -> None:
         """Takes what the folder holds, and says in `sweep.json` what is being run."""
-        if found := self._store.load():
+        try:
+            found = self._store.load()
+        except SpecificationError:
+            if not self._took_result():
+                raise
+            return
+        if found:
             record = found[1]
             self._processes.decide(lambda: self._check_found(record))
             self._kept.take(*found)
             self._progress = record["progress"]
-        else:
-            self._processes.decide(self._check_nothing_lost)
+        elif self._took_result():
+            return
         self._processes.decide(self._describe)
+
+    def _took_result(self) -> bool:
+        """Takes the finished result where no checkpoint can be read and nothing is to be added."""
+        if not self._processes.decide(self._check_result):
+            return False
+        result = self._processes.each(lambda: read_finished(self._folder))
+        if result is None:
+            raise SpecificationError(f"{self._folder} was changed while it was read: start again")
+        self._kept.take_written(result)
+        return True
+
+    def _check_result(self) -> bool:
+        """Whether the folder holds the finished result, of which all files are there afterwards.
+
+        Raises:
+            SpecificationError: it is of a sweep that this one would add to.
+        """
+        record, result = read_record(self._folder), read_finished(self._folder)
+        if record is None or result is None:
+            return False
+        held, asked = Specification.from_json(record["specification"]), self._kept.spec
+        if asked.half_width is not None:  # how many seeds it takes is not asked for
+            asked = replace(asked, seeds=held.seeds)
+        if held != asked:
+            raise SpecificationError(
+                f"{self._folder} holds a finished result but no checkpoints any more, so that "
+                "nothing can be added: read it with open_run, or choose another folder"
+            )
+        if not is_written(self._folder):
+            with self._writing():
+                write_run(self._folder, result, record)
+        return True
 
     def _check_found(self, saved: dict[str, Any]) -> None:
         """Makes sure that a checkpoint is of this sweep or one that it extends."""
@@ -229,17 +221,10 @@ class _Saver:
             if design not in self._extends:
                 self._extends.append(design)
 
-    def _check_nothing_lost(self) -> None:
-        if was_counted(self._folder) and is_written(self._folder):
-            raise SpecificationError(
-                f"{self._folder} holds a finished result but no checkpoints any more, so that "
-                "nothing can be added: read it with open_run, or choose another folder"
-            )
-
     def _describe(self) -> None:
         described = read_record(self._folder)
         design = design_of(self._kept.spec.to_json())
-        if described and design == design_of(described["specification"]):
+        if described and design == design_of(described.get("specification", {})):
             if is_written(self._folder):  # it stays, even if a checkpoint of it has to be made anew
                 return
         with self._writing():
@@ -351,7 +336,7 @@ class _Saver:
             "left_out": list(self._asked.images.left_out),
             "written": _now(),
             "plan": self._kept.plans,
-            "versions": _versions(),
+            "versions": versions(),
             "processes": self._processes.count,
             "device": {"platform": device.platform, "kind": device.device_kind},
         }
@@ -378,26 +363,3 @@ class _Saver:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: _version(name) for name in ("jaxrobust", "jax", "jaxlib", "flax")}
-    return {**versions, "python": platform.python_version()}
-
-
-def _upgraded(record: Mapping[str, Any]) -> str:
-    """The packages whose version is another one than that which a record names, in words."""
-    held = record.get("versions", {})
-    named = [
-        f"{name} was {held[name]} and is {now}"
-        for name, now in _versions().items()
-        if held.get(name, now) != now
-    ]
-    return ", ".join(named)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -39,6 +39,7 @@ class Kept:
         random: bool [perturbation], which of them draw at random.
         goal: of a sweep to a precision, else None.
         warnings: what is suspicious about the undamaged network.
+        written: the finished result, where that is all that is left of it.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Kept:
         self.plans: Plans = []
         self.finished = False
         self.warnings: tuple[str, ...] = ()
+        self.written: xarray.Dataset | None = None
         self.random = np.asarray([each.draw is not None for each in perturbations])
         self._coordinates = {
             "perturbation": [name for name, _ in spec.strengths],
@@ -86,7 +88,7 @@ class Kept:
     @property
     def result(self) -> xarray.Dataset:
         """The labelled result, with its blocks."""
-        return labelled(self.arrays, self.record)
+        return labelled(self.arrays, self.record) if self.written is None else self.written
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -135,6 +137,11 @@ class Kept:
             alike = held.half_width == self.spec.half_width and held.images == self.spec.images
             if self.goal is not None and alike:
                 self._take_shown(held, those(GOAL)["shown"])
+
+    def take_written(self, result: xarray.Dataset) -> None:
+        """Takes the finished result of the same sweep, with its blocks, as it was written."""
+        self.written, self.finished = result, True
+        self.warnings = warnings_in(result.attrs)
 
     def _take_shown(self, held: Specification, shown: np.ndarray) -> None:
         """What was settled of layers of the same sweep stays, so that their cells do, too."""

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -99,12 +99,25 @@ class Specification:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Specification:
-        """The inverse of `to_json`, after a round trip through `json`."""
+        """The inverse of `to_json`, after a round trip through `json`.
+
+        Raises:
+            TypeError: these are not the values of a specification.
+        """
 
         def frozen(value: Any) -> Any:
             return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
-        return Specification(**{name: frozen(value) for name, value in values.items()})
+        if not isinstance(values, Mapping):
+            raise TypeError("a specification is a mapping")
+        spec = Specification(**{name: frozen(value) for name, value in values.items()})
+        for name, kind in get_type_hints(Specification).items():
+            if not _is_of(getattr(spec, name), kind):
+                raise TypeError(f"{name} of a specification is not {kind}")
+        numbers = [strength for _, strengths in spec.strengths for strength in strengths]
+        if min(spec.images, spec.block, spec.seeds) < 1 or not all(map(_is_number, numbers)):
+            raise TypeError("a number in a specification is out of its range")
+        return spec
 
     @property
     def hash(self) -> str:
@@ -112,6 +125,30 @@ class Specification:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type that a field of a specification has."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(value) == len(inner) and all(map(_is_of, value, inner))
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is not None:  # one of several
+        return any(_is_of(value, each) for each in inner)
+    # A whole number is written as one where a fraction may stand; true is none.
+    kind = int | float if kind is float else kind
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite()
+    except InvalidOperation:
+        return False
 
 
 def parse_grid(text: str) -> list[Decimal]:

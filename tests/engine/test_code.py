@@ -15,7 +15,7 @@ from networks_for_tests import PREPROCESSING
 from sweeps_for_tests import refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.engine import folder as folder_module
+from jaxrobust.engine import asked as asked_module
 from jaxrobust.engine.spec import Specification
 from jaxrobust.perturbations import REGISTRY
 from jaxrobust.report import write_report
@@ -147,8 +147,8 @@ def test_an_upgrade_that_may_be_the_reason_is_named(
     source: jr.ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(source, tmp_path)
-    versions = folder_module._versions()
-    monkeypatch.setattr(folder_module, "_versions", lambda: {**versions, "jax": "0.99"})
+    versions = asked_module.versions()
+    monkeypatch.setattr(asked_module, "versions", lambda: {**versions, "jax": "0.99"})
     assert "jax was" not in refusal(run, source, tmp_path, root=1)
     message = refusal(run, source, tmp_path, net=network(scale=3.0))
     assert f"jax was {versions['jax']} and is 0.99, which may be why" in message

@@ -1,6 +1,7 @@
 """Run folders and data in an object store, here one in memory; leases."""
 
 import json
+import os
 import tarfile
 import time
 from collections.abc import Iterator
@@ -114,6 +115,26 @@ def test_a_stale_lease_is_taken_over_with_a_warning(tmp_path: Path) -> None:
         leased(tmp_path, settled=0),
     ):
         assert is_leased(tmp_path)
+
+
+@pytest.mark.parametrize("heartbeat", [-310.0, -1e9, np.nan, np.inf, -np.inf])
+def test_a_lease_of_no_possible_time_is_stale(heartbeat: float, tmp_path: Path) -> None:
+    stale(tmp_path, heartbeat)
+    assert not is_leased(tmp_path)
+    with (
+        pytest.warns(UserWarning, match="was last heard of at a time that cannot be right: its"),
+        leased(tmp_path, settled=0),
+    ):
+        assert is_leased(tmp_path)
+    stale(tmp_path, -100)  # clocks may differ by a little
+    assert "last heard of 0 s ago" in refusal(leased(tmp_path, settled=0).__enter__)
+
+
+@pytest.mark.parametrize("name", [LEASE, ".lock"])
+def test_what_is_no_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    assert not is_locked(tmp_path)
+    assert "not a file" in refusal(locked(tmp_path).__enter__)
 
 
 def test_a_lease_is_renewed_and_its_loss_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,114 @@ def test_the_table_of_cells_is_written_again(
     assert cells.read_bytes() == content
 
 
-def test_a_result_without_checkpoints_is_not_counted_over(
-    net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+def gone(checkpoints: Path) -> None:
+    shutil.rmtree(checkpoints)
+
+
+def emptied(checkpoints: Path) -> None:
+    for each in checkpoints.iterdir():
+        shutil.rmtree(each)
+
+
+def damaged(checkpoints: Path) -> None:
+    for file in [each for each in checkpoints.rglob("*") if each.is_file()]:
+        file.write_bytes(b"")
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpoint .* is damaged")
+@pytest.mark.parametrize("spoil", [gone, emptied, damaged])
+@pytest.mark.parametrize("table", ["there", "spoilt"])
+def test_a_finished_result_needs_no_checkpoints_unless_something_is_added(
+    spoil: Callable[[Path], None],
+    table: str,
+    net: jr.Network,
+    source: jr.ImageSource,
+    whole: Path,
+    tmp_path: Path,
 ) -> None:
     run = shutil.copytree(whole, tmp_path / "run")
-    shutil.rmtree(run / FOLDER)
-    assert "holds a finished result but no checkpoints any more" in refusal(sweep, net, source, run)
+    spoil(run / FOLDER)
+    if table == "spoilt":
+        truncate(run / "results.csv")
+    assert "finished" in status(run) and "nothing was saved" not in status(run)
+    counter = Counter()
+    for _ in range(2):
+        assert sweep(net, source, run, report=counter).identical(jr.open_run(whole))
+    assert counter.first is None, "nothing is counted again"
+    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    message = refusal(sweep, net, source, run, seeds=4, extend=True)
+    assert "holds a finished result but no checkpoints any more" in message
+    assert "holds another sweep" in refusal(sweep, net, source, run, seeds=4)
     assert jr.open_run(run).identical(jr.open_run(whole))
+
+
+def test_a_finished_sweep_to_a_precision_needs_no_checkpoints(
+    net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = dict(run_dir=tmp_path, seeds=None, precision=0.3)
+    result = small_sweep(net, source, **arguments)
+    shutil.rmtree(tmp_path / FOLDER)
+    assert small_sweep(net, source, **arguments).identical(result)
+
+
+@pytest.mark.parametrize("text", ['{"finished": true}', '{"finished": true, "specification": {}}'])
+def test_a_sweep_json_that_does_not_say_what_was_measured(
+    text: str, net: jr.Network, source: jr.ImageSource, whole: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "sweep.json").write_text(text)
+    assert "sweep.json does not say what was measured: move it away" in refusal(status, run)
+    assert "sweep.json is of another version" in refusal(sweep, net, source, run)
+    (run / "sweep.json").unlink()
+    with pytest.warns(UserWarning, match="sweep.json is missing"):
+        assert sweep(net, source, run).identical(jr.open_run(whole))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0"])
+def test_a_folder_with_nothing_but_an_empty_sweep_json_is_new(
+    content: bytes, net: jr.Network, source: jr.ImageSource, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.json").write_bytes(content)
+    assert status(tmp_path) == "not running: nothing was saved"
+    sweep(net, source, tmp_path, seeds=1)
+    assert jr.open_run(tmp_path).sizes["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("images", "x"),
+        ("images", 0),
+        ("images", True),
+        ("block", 0),
+        ("seeds", None),
+        ("seeds", -1),
+        ("layers", -1),
+        ("layers", [["conv2", ["conv2"]], []]),
+        ("layers", [{"conv2": "conv2"}]),
+        ("layers", [["conv2", "conv2"]]),
+        ("strengths", -1),
+        ("strengths", [["weight_noise", ["much"]]]),
+        ("strengths", [["weight_noise", [0.5]]]),
+        ("code", [["a", "b"]]),
+        ("half_width", "0.1"),
+        ("keep", []),
+        ("network", None),
+        ("more", 1),
+    ],
+)
+def test_a_specification_of_other_types_is_refused_in_one_line(
+    field: str,
+    value: Any,
+    net: jr.Network,
+    source: jr.ImageSource,
+    whole: Path,
+    tmp_path: Path,
+) -> None:
+    record = json.loads((whole / "sweep.json").read_text())
+    record["specification"][field] = value
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    shutil.copy(whole / "results.nc", tmp_path)
+    for extend in (False, True):
+        message = refusal(sweep, net, source, tmp_path, extend=extend)
+        assert "sweep.json is of another version: choose another folder" in message
