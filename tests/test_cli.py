@@ -277,7 +277,7 @@ def test_perturbations_of_the_current_folder_are_found(
     [
         ("no_such_module:it", "No module named 'no_such_module'"),
         (":it", "ValueError: Empty module name"),
-        ("damage.py:it", "No module named 'damage"),
+        ("damage.py:it", "write damage:it"),
         (".damage:it", "TypeError: the 'package' argument is required"),
         ("json:loads.it", "AttributeError: 'function' object has no attribute 'it'"),
         ("json:", "unknown perturbation 'json:'"),

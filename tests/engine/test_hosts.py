@@ -146,7 +146,8 @@ print(int(result.top1.sum()), int(result.images.sum()), result.attrs["finished"]
     ]
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_come_to_a_precision(
     count: int, net: jr.Network, source: jr.ImageSource, tmp_path: Path
 ) -> None:
