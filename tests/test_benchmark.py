@@ -48,6 +48,7 @@ def benchmark(
     return json.loads(report.read_text())["workloads"]["small"], done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_figures_without_pytorch(tmp_path: Path):
     (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
     found, table, progress = benchmark(SMALL, tmp_path, tmp_path)

@@ -75,7 +75,10 @@ def check(result: xarray.Dataset, network: str, source: jr.ImageSource, names: l
                     np.testing.assert_allclose(float(found["loss"]), by_hand["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "wide" else n for n in NETWORKS],
+)
 def test_sweep_counts_what_a_loop_counts(network: str, source: jr.ImageSource) -> None:
     net, _ = forward(network)
     names = ["synapse_knockout", "weight_noise"]

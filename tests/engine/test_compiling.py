@@ -25,6 +25,7 @@ print(*(counts.get("/jax/compilation_cache/cache_" + what, 0) for what in ("hits
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_anew(source: object, folder: Path) -> None:
     tests = Path(__file__).resolve().parents[1]
     environment = {

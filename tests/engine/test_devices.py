@@ -38,7 +38,13 @@ def on_devices(
         return small_sweep(net, source, **asked, options=jr.Options(devices=devices))
 
 
-@pytest.mark.parametrize("asked", [EVERYTHING, FEW], ids=["many trials", "one trial"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(EVERYTHING, marks=pytest.mark.slow, id="many trials"),
+        pytest.param(FEW, id="one trial"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:unit_silencing")
 def test_counts_are_the_same_on_any_number_of_devices(
     asked: dict[str, Any], branches: jr.Network, source: jr.ImageSource

@@ -157,7 +157,8 @@ def test_weights_of_any_size_count_as_the_definition_counts(normalised: bool, im
     compare(network(normalised), images, **asked)
 
 
-@both_networks
+@pytest.mark.slow
+@pytest.mark.parametrize("normalised", [False, True])
 def test_built_in_damage_counts_as_the_definition_counts(normalised: bool, images: Any) -> None:
     asked: dict[str, Any] = dict(
         perturbations=list(REGISTRY), layers=LAYERS, strengths=[0.3, 1], seeds=2

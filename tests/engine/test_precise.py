@@ -175,6 +175,7 @@ def test_an_interrupted_one_goes_on(
     assert jr.open_run(tmp_path, blocks=True).identical(result)
 
 
+@pytest.mark.slow
 def test_one_whose_time_is_up_keeps_whole_trials_and_goes_on(
     net: jr.Network,
     source: jr.ImageSource,
@@ -219,7 +220,7 @@ FIXED: dict[str, Any] = dict(precision=None, seeds=5)
         (dict(precision=0.035), {}),
         (dict(images=30), {}),
         (FIXED, {}),
-        ({**FIXED, "seeds": 60}, {}),
+        pytest.param({**FIXED, "seeds": 60}, {}, marks=pytest.mark.slow),
     ],
     ids=["narrower", "wider", "images", "few seeds", "many seeds"],
 )
