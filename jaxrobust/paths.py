@@ -20,7 +20,14 @@ def path_of(text: str | Path) -> Path:
     """A local path; of `gs://…` and its like one of etils, which has the same methods.
 
     Needs the package for that store beside it, such as `gcsfs` for `gs://`.
+
+    Raises:
+        SpecificationError: If it is neither text nor a path.
     """
+    if not isinstance(text, str | os.PathLike):
+        raise SpecificationError(
+            f"the name of a file or folder is text or a path, not {text!r:.80}"
+        )
     if not is_remote(text):
         return Path(text)
     from etils import epath

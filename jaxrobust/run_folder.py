@@ -26,8 +26,8 @@ def check_run_folder(folder: str | Path) -> Path:
     Raises:
         SpecificationError: it holds something else, or cannot be made.
     """
-    check_name(folder)
     path = path_of(folder)
+    check_name(folder)
     try:
         if not path.exists():
             if not is_remote(path):

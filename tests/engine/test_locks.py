@@ -136,6 +136,16 @@ def test_a_folder_whose_name_orbax_cannot_take_is_refused_before_anything_is_don
         assert NAMES[name] in refusal(jr.sweep, net, None, run_dir="run")
 
 
+@pytest.mark.parametrize("name", [b"run", 7, ["run"]])
+def test_a_folder_is_named_by_text_or_a_path(name: object, net: jr.Network) -> None:
+    for refused in (
+        refusal(jr.sweep, net, None, run_dir=name),
+        refusal(jr.open_run, name),
+        refusal(status, name),
+    ):
+        assert refused == f"the name of a file or folder is text or a path, not {name!r}"
+
+
 @pytest.mark.parametrize("name", ["größe 日本", "a b", "per%20cent", "ha#sh", "x{1}", "line\nend"])
 def test_other_names_are_taken(name: str, tmp_path: Path) -> None:
     check_run_folder(tmp_path / name)
