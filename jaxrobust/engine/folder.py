@@ -281,13 +281,19 @@ class _Saver:
 
     def finish(self) -> None:
         """Saves and writes whatever is new."""
-        written = self._processes.decide(lambda: is_written(self._folder))
         new = self._processes.gather(self._new).any()
-        if not new and (written or not self._kept.finished):
+        if new:  # first of all: if it cannot be saved, that is what has to be told
+            self._save_whole()
+        written = self._processes.decide(self._is_written)
+        if written or not (new or self._kept.finished):
             return
-        self._save_whole()
-        if not written:
-            self._processes.decide(self._write)
+        if not new:
+            self._save_whole()
+        self._processes.decide(self._write)
+
+    def _is_written(self) -> bool:
+        with self._writing():
+            return is_written(self._folder)
 
     def _save_whole(self) -> None:
         """Saves what all processes have counted, which each of them then has."""
