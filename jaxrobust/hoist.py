@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxrobust.convolutions import faster, keeps_proportions
-from jaxrobust.jaxprs import (
+from jaxrobust.layers import leaf_paths
+from jaxrobust.network import Network
+from jaxrobust.products import Product, product_of
+from jaxrobust.program.convolutions import faster, keeps_proportions
+from jaxrobust.program.jaxprs import (
     Equation,
     Program,
     dependents,
@@ -29,10 +32,7 @@ from jaxrobust.jaxprs import (
     run,
     size_in_bytes,
 )
-from jaxrobust.layers import leaf_paths
-from jaxrobust.network import Network
-from jaxrobust.products import Product, product_of
-from jaxrobust.rounding import PrecisionMode, rounded
+from jaxrobust.program.rounding import PrecisionMode, rounded
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float

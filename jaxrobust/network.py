@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxrobust import adapters
 from jaxrobust.errors import SpecificationError, first_line
-from jaxrobust.jaxprs import Program, trace
 from jaxrobust.layers import LayerTable, layer_table
 from jaxrobust.parameters import as_arrays, check_finite
 from jaxrobust.preprocessing import Preprocessing
+from jaxrobust.program.jaxprs import Program, trace
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from jaxrobust.jaxprs import Equation, Program, dependents
 from jaxrobust.network import Network
+from jaxrobust.program.jaxprs import Equation, Program, dependents
 
 _LAYOUTS = ("reshape", "squeeze", "expand_dims", "transpose")
 

@@ -14,8 +14,8 @@ import _benchmark_jaxrobust
 import numpy as np
 from _benchmark_workloads import Workload
 
-from jaxrobust.durable.store import Store
 from jaxrobust.results import TRIALS
+from jaxrobust.storage.durable.store import Store
 
 _LARGE = 100 * 2**20
 

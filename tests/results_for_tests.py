@@ -9,7 +9,7 @@ import numpy as np
 import xarray
 
 from jaxrobust.results import make_dataset
-from jaxrobust.run_folder import write_run
+from jaxrobust.storage.run_folder import write_run
 
 ALEXNET = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 KNOCKOUTS = tuple(round(0.1 * step, 1) for step in range(10))

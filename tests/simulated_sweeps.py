@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxrobust.precision import (
+from jaxrobust.sampling import (
     FEWEST,
     Costs,
     blocks_per_seed,

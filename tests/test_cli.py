@@ -15,13 +15,13 @@ from rich.progress import Progress
 
 import jaxrobust as jr
 from jaxrobust.cli import main
-from jaxrobust.durable.lock import is_locked, locked
-from jaxrobust.durable.store import has_checkpoints
 from jaxrobust.networks import checkpoint
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.zoo import ZOO
 from jaxrobust.perturbations import REGISTRY
-from jaxrobust.precision import unseen_events
+from jaxrobust.sampling import unseen_events
+from jaxrobust.storage.durable.lock import is_locked, locked
+from jaxrobust.storage.durable.store import has_checkpoints
 
 SIDE, CLASSES, IMAGES = 32, 4, 22
 SLOW = pytest.mark.slow

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxrobust.convolutions import faster, keeps_proportions, transformed, winograd
-from jaxrobust.jaxprs import Equation, Program, rewrite, run, trace
+from jaxrobust.program.convolutions import faster, keeps_proportions, transformed, winograd
+from jaxrobust.program.jaxprs import Equation, Program, rewrite, run, trace
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

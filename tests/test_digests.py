@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.experimental import pallas
 from networks_for_tests import NETWORKS
 
-from jaxrobust.digests import digest, digest_of, digest_of_program
+from jaxrobust.program.digests import digest, digest_of, digest_of_program
 
 X = jax.ShapeDtypeStruct((4, 6), jnp.float32)
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)

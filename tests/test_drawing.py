@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import os, pathlib, sys
 import jaxrobust as jr
-import jaxrobust.engine
+import jaxrobust.sweeps
 from jaxrobust.figures import heat_map, save
 from results_for_tests import STUDY, like_the_study, made
 assert jr.images("glyphs")[0][0].shape

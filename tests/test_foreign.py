@@ -16,7 +16,7 @@ import jaxrobust as jr
 from jaxrobust.cli import main
 from jaxrobust.errors import SpecificationError
 from jaxrobust.report import write_report
-from jaxrobust.run_folder import is_written, read_record
+from jaxrobust.storage.run_folder import is_written, read_record
 
 SECRET = np.arange(80, dtype=np.int64) + 1_000_000
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxrobust.precision import (
+from jaxrobust.sampling import (
     FEWEST,
     Costs,
     Goal,

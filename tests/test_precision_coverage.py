@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from simulated_sweeps import IMAGES, World, at_chance, by_margins, run_sweeps
 
-from jaxrobust.precision import FEWEST, Costs, unseen_events
+from jaxrobust.sampling import FEWEST, Costs, unseen_events
 
 DRAWS, SWEEPS = 3000, 1000
 CHEAP, DEAR = Costs(np.array([0.01]), 0.0, 0.001), Costs(np.array([0.4]), 0.0, 0.0005)

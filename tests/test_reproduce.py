@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jaxrobust.networks.zoo import lookup
-from jaxrobust.run_folder import open_run
+from jaxrobust.storage.run_folder import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {"alexnet": "conv1", "vgg16": "fc8"}

@@ -11,11 +11,11 @@ import pytest
 import xarray
 from results_for_tests import STUDY, like_the_study, made, made_precise, written
 
-from jaxrobust.durable.files import write_whole
 from jaxrobust.errors import SpecificationError
 from jaxrobust.results import accuracy, make_dataset, per_image, sum_blocks
-from jaxrobust.run_folder import check_run_folder, open_run, write_run
 from jaxrobust.statistics import seed_and_image_interval
+from jaxrobust.storage.durable.files import write_whole
+from jaxrobust.storage.run_folder import check_run_folder, open_run, write_run
 
 # Two perturbations with strengths of their own: "noise" was not run at 0.3, nor "knockout" at 2.
 PERTURBATIONS, LAYERS, STRENGTHS = ["knockout", "noise"], ["conv1", "fc"], [0.1, 0.3, 2.0]

@@ -22,8 +22,8 @@ from results_for_tests import (
 from scipy import stats
 
 from jaxrobust.errors import SpecificationError
-from jaxrobust.precision import unseen_events
 from jaxrobust.results import accuracy
+from jaxrobust.sampling import unseen_events
 from jaxrobust.summary import (
     by_layer,
     chance,

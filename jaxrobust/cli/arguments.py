@@ -114,7 +114,7 @@ class SweepArguments:
 
     def checked(self) -> dict[str, Any]:
         """The arguments that `sweep` and `plan` share, as far as they can be checked at once."""
-        from jaxrobust.engine import resolve_perturbations, resolve_strengths
+        from jaxrobust.design.specification import resolve_perturbations, resolve_strengths
 
         strengths = _strengths(self.strengths)
         resolve_strengths(resolve_perturbations(self.perturbations), strengths)

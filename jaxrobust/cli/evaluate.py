@@ -41,7 +41,7 @@ class Evaluate:
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
-        from jaxrobust.engine import evaluate
+        from jaxrobust.sweeps import evaluate
 
         images = open_images(self.data, self.images)
         network = load_network(self.network, self.resize, self.small)

@@ -21,8 +21,8 @@ from jaxrobust.cli.report import Report
 from jaxrobust.cli.show import say
 from jaxrobust.cli.status import Status
 from jaxrobust.cli.sweep import Sweep
-from jaxrobust.durable.interrupts import at_most_once_a_second, never_again
 from jaxrobust.errors import ProcessLostError, SpecificationError
+from jaxrobust.storage.durable.interrupts import at_most_once_a_second, never_again
 
 Command = (
     Annotated[List, subcommand("list")]
@@ -72,7 +72,7 @@ def _run(command: Any) -> None:
 
 def run_or_leave(command: Any) -> None:
     """Runs a command of one of several processes, which must not wait for each other at the end."""
-    from jaxrobust.hosts import leave
+    from jaxrobust.runtime.hosts import leave
 
     try:
         _run(command)

@@ -41,7 +41,7 @@ class Plan(SweepArguments):
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
-        from jaxrobust.engine.estimate import plan
+        from jaxrobust.costing.estimate import plan
 
         arguments = self.checked()
         with work_progress(self.json) as report:

@@ -18,6 +18,6 @@ class Status:
     run_folder: RunArgument
 
     def run(self) -> None:
-        from jaxrobust.status import status
+        from jaxrobust.storage.status import status
 
         show(status(self.run_folder))

@@ -64,9 +64,10 @@ class Sweep(SweepArguments):
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
-        from jaxrobust.engine import check_precision, sweep
-        from jaxrobust.run_folder import check_run_folder
+        from jaxrobust.design.request import check_precision
+        from jaxrobust.storage.run_folder import check_run_folder
         from jaxrobust.summary import text_table
+        from jaxrobust.sweeps import sweep
 
         quiet = self.quiet or not self._is_primary()
         folder = check_run_folder(self.out)
@@ -106,7 +107,7 @@ class Sweep(SweepArguments):
                     "--coordinator, --processes and --process need --distributed"
                 )
             return True
-        from jaxrobust.hosts import Processes, initialize
+        from jaxrobust.runtime.hosts import Processes, initialize
 
         initialize(*given)
         return Processes.of_this_job().is_primary

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import SpecificationError, unknown
-from jaxrobust.jaxprs import Program, dependents
 from jaxrobust.layers.loops import Opened, opened
 from jaxrobust.layers.roles import PRODUCTS, Use, leaf_uses, make_leaf
 from jaxrobust.layers.table import Layer, LayerTable, Leaf
+from jaxrobust.program.jaxprs import Program, dependents
 
 
 def leaf_paths(params: Any) -> list[str]:

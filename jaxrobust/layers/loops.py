@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from jaxrobust.jaxprs import Equation, Inliner, Program, dependents
+from jaxrobust.program.jaxprs import Equation, Inliner, Program, dependents
 
 LOOPS = ("scan", "while", "cond")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxrobust.jaxprs import Equation, Program
 from jaxrobust.layers.loops import LOOPS, Opened
 from jaxrobust.layers.table import Leaf, Role
+from jaxrobust.program.jaxprs import Equation, Program
 
 _NAMES: dict[Role, tuple[str, ...]] = {
     "bias": ("bias", "b", "beta"),

@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import jax
 
-from jaxrobust.digests import digest, digest_of
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations.base import Perturbation
 from jaxrobust.perturbations.trials import amounts_of, draw_shapes
+from jaxrobust.program.digests import digest, digest_of
 
 Code = tuple[tuple[str, str, str], ...]
 """What has code, which part of it, and the digest of what that computes."""

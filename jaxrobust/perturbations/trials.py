@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.layers import Layer, Leaf
-from jaxrobust.meshes import TRIALS, WHOLE, divided, on_mesh
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
+from jaxrobust.runtime.meshes import TRIALS, WHOLE, divided, on_mesh
 
 
 def trial_key(root: Any, perturbation: str, layer: str, seed: Any) -> Any:

@@ -20,7 +20,7 @@ from jaxrobust.figures import (
 from jaxrobust.figures.captions import Kind
 from jaxrobust.paths import is_remote
 from jaxrobust.report.page import Picture, facts, page
-from jaxrobust.run_folder import open_run, read_record
+from jaxrobust.storage.run_folder import open_run, read_record
 from jaxrobust.summary import main_metric, undamaged
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jaxrobust.errors import SpecificationError, unknown
-from jaxrobust.precision import estimate
 from jaxrobust.results.labels import (
     BITS,
     CONTROL,
@@ -20,6 +19,7 @@ from jaxrobust.results.labels import (
     undamaged_cells,
 )
 from jaxrobust.results.parts import of_any_part, whole_grid
+from jaxrobust.sampling import estimate
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrobust.precision import FEWEST, Goal
+from jaxrobust.sampling import FEWEST, Goal
 
 if TYPE_CHECKING:
     import xarray

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.precision import seeds_needed, unseen_events
 from jaxrobust.results import cell_rows
+from jaxrobust.sampling import seeds_needed, unseen_events
 
 if TYPE_CHECKING:
     import pandas

@@ -11,10 +11,10 @@ from networks_for_tests import chain
 
 import jaxrobust as jr
 from jaxrobust.data import ArrayStore, ImageSource, crops
-from jaxrobust.engine.clean import Images
 from jaxrobust.errors import SpecificationError
+from jaxrobust.execution.images import Images
 from jaxrobust.preprocessing import Preprocessing
-from jaxrobust.run_folder import was_counted
+from jaxrobust.storage.run_folder import was_counted
 
 COUNT = 700
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 10, 9, 3), np.uint8)

@@ -13,8 +13,8 @@ from folders_for_tests import Counter, flip, interrupted, sweep, truncate
 from sweeps_for_tests import IMAGES, refusal
 
 import jaxrobust as jr
-from jaxrobust.durable import store as store_module
-from jaxrobust.durable.store import FOLDER, Store
+from jaxrobust.storage.durable import store as store_module
+from jaxrobust.storage.durable.store import FOLDER, Store
 
 DAMAGE = {"flipped": flip, "truncated": truncate, "missing": Path.unlink}
 

@@ -15,11 +15,11 @@ from networks_for_tests import PREPROCESSING
 from sweeps_for_tests import refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.engine import asked as asked_module
-from jaxrobust.engine.spec import Specification
+from jaxrobust.design.specification import Specification
 from jaxrobust.perturbations import REGISTRY
 from jaxrobust.report import write_report
-from jaxrobust.status import status
+from jaxrobust.storage import asked as asked_module
+from jaxrobust.storage.status import status
 
 
 def shrink(drawn: float = 1.0, applied: float = 1.0, amount: float = 1.0) -> jr.Perturbation:

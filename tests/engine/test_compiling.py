@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrobust.engine.compiling import one_ahead
+from jaxrobust.runtime.compiling import one_ahead
 
 PROGRAM = """
 import sys

@@ -11,8 +11,8 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import IMAGES, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.engine import group
-from jaxrobust.engine.programs import Programs
+from jaxrobust.execution import group
+from jaxrobust.execution.programs import Programs
 
 COLLECTIVE = re.compile(
     r"all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"

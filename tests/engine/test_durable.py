@@ -16,8 +16,8 @@ from networks_for_tests import CLASSES
 from sweeps_for_tests import IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.durable.store import FOLDER
-from jaxrobust.status import status
+from jaxrobust.storage.durable.store import FOLDER
+from jaxrobust.storage.status import status
 
 
 @pytest.mark.parametrize("after", [0, 5.5, 13, 20.4])
@@ -49,8 +49,8 @@ def test_a_finished_sweep_gives_its_result_at_once(
     net: jr.Network, source: jr.ImageSource, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (whole / "sweep.json").read_bytes()
-    monkeypatch.setattr("jaxrobust.engine.clean.Images.decode", None)
-    monkeypatch.setattr(sys.modules["jaxrobust.engine.sweep"], "Runner", None)
+    monkeypatch.setattr("jaxrobust.execution.baseline.Images.decode", None)
+    monkeypatch.setattr(sys.modules["jaxrobust.sweep"], "Runner", None)
     for blocks in (False, True):
         result = sweep(net, source, whole, blocks=blocks)
         assert result.identical(jr.open_run(whole, blocks=blocks))
@@ -74,7 +74,7 @@ def test_results_that_were_not_written_at_the_end_are_written_later(
 def test_what_takes_long_to_save_is_saved_less_often(
     net: jr.Network, source: jr.ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaxrobust.engine.folder._MOST_HELD_UP", 1e-9)
+    monkeypatch.setattr("jaxrobust.storage.folder._MOST_HELD_UP", 1e-9)
     sweep(net, source, tmp_path, save_every=0)
     assert sorted(each.name for each in (tmp_path / FOLDER).iterdir()) == ["0", "1"]
 
@@ -163,7 +163,7 @@ def test_a_sweep_that_came_to_nothing_does_not_keep_its_folder(
 ) -> None:
     run = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxrobust.run_folder.write_whole", full_disk)
+        patch.setattr("jaxrobust.storage.run_folder.write_whole", full_disk)
         message = refusal(sweep, net, source, run)
     assert message == (
         f"cannot write in {run}: No space left on device; what was saved before is intact"

@@ -12,8 +12,8 @@ from networks_for_tests import CLASSES, NETWORKS, PREPROCESSING, SIDE
 from sweeps_for_tests import IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.engine.accelerators import ACCELERATORS
-from jaxrobust.engine.load import Load, share_if_alone
+from jaxrobust.costing.accelerators import ACCELERATORS
+from jaxrobust.runtime.load import Load, share_if_alone
 from jaxrobust.text import duration
 
 # Of the network `chain` on one image, two for a multiply-add.

@@ -11,10 +11,10 @@ import xarray
 from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
+from jaxrobust.counts.carry_over import carry_over
+from jaxrobust.counts.state import State
 from jaxrobust.data.progress import PREPARING
-from jaxrobust.engine.extend import carry_over
-from jaxrobust.engine.spec import Specification
-from jaxrobust.engine.state import State
+from jaxrobust.design.specification import Specification
 
 SMALL: dict[str, Any] = dict(
     perturbations=["synapse_knockout", "node_knockout"],

@@ -13,8 +13,8 @@ import xarray
 from sweeps_for_tests import IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.durable.store import FOLDER
-from jaxrobust.engine.share import own_part, owners
+from jaxrobust.execution.partition import own_part, owners
+from jaxrobust.storage.durable.store import FOLDER
 
 ARGUMENTS: dict[str, Any] = dict(
     perturbations=["synapse_knockout", "weight_noise"],
@@ -37,7 +37,7 @@ from test_hosts import ARGUMENTS
 import jaxrobust as jr
 from jaxrobust.cli import run_or_leave
 from jaxrobust.data.progress import PREPARING
-from jaxrobust.engine import folder
+from jaxrobust.storage import folder
 
 folder._MOST_HELD_UP = 1  # saves follow one another
 number = int(sys.argv[1])

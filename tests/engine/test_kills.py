@@ -13,8 +13,8 @@ import pytest
 from sweeps_for_tests import IMAGES, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.durable.lock import is_locked
-from jaxrobust.durable.store import FOLDER, has_checkpoints
+from jaxrobust.storage.durable.lock import is_locked
+from jaxrobust.storage.durable.store import FOLDER, has_checkpoints
 
 PROGRAM = """
 import os, resource, signal, sys, time
@@ -25,8 +25,8 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import small_sweep
 import jaxrobust as jr
 from jaxrobust.data.progress import PREPARING
-from jaxrobust.durable.store import has_checkpoints
-from jaxrobust.engine import folder
+from jaxrobust.storage.durable.store import has_checkpoints
+from jaxrobust.storage import folder
 
 folder._MOST_HELD_UP = 1  # saves follow one another
 run, whole = Path({run!r}), Path({run!r} + "-whole")
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_when_the_result_is_written_is_told(
 ) -> None:
     run = tmp_path / "run"
     what = """
-from jaxrobust import run_folder
+from jaxrobust.storage import run_folder
 write_whole = run_folder.write_whole
 def write(path, content):
     if path.name == "results.nc":

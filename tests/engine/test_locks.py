@@ -18,11 +18,11 @@ from sweeps_for_tests import refusal
 
 import jaxrobust as jr
 from jaxrobust.data.progress import PREPARING
-from jaxrobust.durable.lease import leased
-from jaxrobust.durable.lock import is_locked, locked
-from jaxrobust.durable.store import FOLDER, Store
-from jaxrobust.run_folder import check_run_folder
-from jaxrobust.status import status
+from jaxrobust.storage.durable.lease import leased
+from jaxrobust.storage.durable.lock import is_locked, locked
+from jaxrobust.storage.durable.store import FOLDER, Store
+from jaxrobust.storage.run_folder import check_run_folder
+from jaxrobust.storage.status import status
 
 
 def test_a_second_run_on_a_folder_is_refused(

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.engine.ordinary import Limits, Overlaps
-from jaxrobust.engine.plan import Plan
-from jaxrobust.engine.programs import Programs
+from jaxrobust.execution.ordinary import Limits, Overlaps
+from jaxrobust.execution.plan import Plan
+from jaxrobust.execution.programs import Programs
 from jaxrobust.hoist import split
 from jaxrobust.layers import Layer
-from jaxrobust.meshes import mesh_of
 from jaxrobust.network import Network
 from jaxrobust.networks.zoo import lookup
 from jaxrobust.perturbations import REGISTRY, Perturbation
 from jaxrobust.perturbations.trials import amounts_of, apply_program, draw_program
+from jaxrobust.runtime.meshes import mesh_of
 
 PLAN = Plan(1, 1, 4, 2, 2, 1, 1, True)
 MESH = mesh_of((jax.devices()[0],), 1)

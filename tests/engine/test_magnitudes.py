@@ -11,7 +11,7 @@ import pytest
 from jax import Array, lax
 
 import jaxrobust as jr
-from jaxrobust.engine.ordinary import Overlaps, factors_are_strange, sum_is_strange
+from jaxrobust.execution.ordinary import Overlaps, factors_are_strange, sum_is_strange
 from jaxrobust.perturbations import REGISTRY
 
 SIDE, CLASSES, WIDTH, IMAGES = 10, 6, 32, 40

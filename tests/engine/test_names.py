@@ -16,7 +16,7 @@ from sweeps_for_tests import refusal, save, small_sweep
 import jaxrobust as jr
 from jaxrobust.perturbations import REGISTRY
 from jaxrobust.report import write_report
-from jaxrobust.status import status
+from jaxrobust.storage.status import status
 
 HELD = ["9 lives", "a.b", "a:b", "é", "日本語", "a{x}'[", "margin of 1", "x" * 150, "_%"]
 # Labels and attributes can be what names of variables cannot.

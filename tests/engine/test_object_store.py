@@ -17,10 +17,10 @@ from results_for_tests import like_the_study, made, written
 from sweeps_for_tests import refusal
 
 import jaxrobust as jr
-from jaxrobust.durable.lease import is_leased, leased
-from jaxrobust.durable.lock import is_locked, locked
 from jaxrobust.paths import path_of
-from jaxrobust.run_folder import check_run_folder
+from jaxrobust.storage.durable.lease import is_leased, leased
+from jaxrobust.storage.durable.lock import is_locked, locked
+from jaxrobust.storage.run_folder import check_run_folder
 
 LEASE = ".lease.json"
 
@@ -164,7 +164,7 @@ def test_the_errors_of_an_object_store_do_not_end_the_renewal(
 
     with leased(tmp_path, renewed=0.01, settled=0) as check:
         with monkeypatch.context() as patch:
-            patch.setattr("jaxrobust.durable.lease.write_whole", fails)
+            patch.setattr("jaxrobust.storage.durable.lease.write_whole", fails)
             while len(failed) < 3:
                 time.sleep(0.01)
             check()
@@ -172,12 +172,12 @@ def test_the_errors_of_an_object_store_do_not_end_the_renewal(
         while heartbeat(tmp_path) == first:
             time.sleep(0.01)
         with monkeypatch.context() as patch:
-            patch.setattr("jaxrobust.durable.lease._read", fails)
+            patch.setattr("jaxrobust.storage.durable.lease._read", fails)
             check()
             assert not is_leased(tmp_path)
-            patch.setattr("jaxrobust.durable.lease._STALE", -1)
+            patch.setattr("jaxrobust.storage.durable.lease._STALE", -1)
             assert "its lease could be neither renewed nor read" in refusal(check)
-    monkeypatch.setattr("jaxrobust.durable.lease.write_whole", fails)
+    monkeypatch.setattr("jaxrobust.storage.durable.lease.write_whole", fails)
     message = refusal(leased(tmp_path, settled=0).__enter__)
     assert message == f"{tmp_path} cannot be written to: 503 Service Unavailable"
 

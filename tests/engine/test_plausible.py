@@ -13,9 +13,9 @@ from networks_for_tests import PREPROCESSING, SIDE
 from sweeps_for_tests import small_sweep
 
 import jaxrobust as jr
-from jaxrobust.engine.plausible import warnings_of
+from jaxrobust.execution.plausible import warnings_of
 from jaxrobust.report import write_report
-from jaxrobust.status import status
+from jaxrobust.storage.status import status
 from jaxrobust.summary import text_table
 
 CLASSES, IMAGES = 10, 60

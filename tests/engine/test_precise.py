@@ -14,10 +14,10 @@ from networks_for_tests import CLASSES, SIDE
 from sweeps_for_tests import refusal
 
 import jaxrobust as jr
-from jaxrobust.engine import precise
+from jaxrobust import rounds as precise
 from jaxrobust.perturbations import scales
-from jaxrobust.precision import FEWEST, Costs, next_seeds
 from jaxrobust.results import cell_rows
+from jaxrobust.sampling import FEWEST, Costs, next_seeds
 
 IMAGES, BLOCK, HALF_WIDTH = 58, 5, 0.05
 CELLS: dict[str, Any] = dict(

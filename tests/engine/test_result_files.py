@@ -12,8 +12,8 @@ from folders_for_tests import Counter, flip, interrupted, sweep, truncate
 from sweeps_for_tests import IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.durable.store import FOLDER
-from jaxrobust.status import status
+from jaxrobust.storage.durable.store import FOLDER
+from jaxrobust.storage.status import status
 
 
 def test_a_checkpoint_of_another_sweep_is_refused(

@@ -15,8 +15,13 @@ from networks_for_tests import CLASSES, PREPROCESSING, SIDE
 from sweeps_for_tests import BLOCK, IMAGES, refusal, save, small_sweep
 
 import jaxrobust as jr
-from jaxrobust.engine import resolve_perturbations, resolve_strengths
-from jaxrobust.engine.spec import Specification, parse_grid, specify
+from jaxrobust.design.specification import (
+    Specification,
+    parse_grid,
+    resolve_perturbations,
+    resolve_strengths,
+    specify,
+)
 from jaxrobust.perturbations import decimal
 
 # Grids

@@ -15,8 +15,8 @@ from sweeps_for_tests import BLOCK, IMAGES, refusal, small_sweep
 
 import jaxrobust as jr
 from jaxrobust.data.progress import PREPARING
-from jaxrobust.engine.plan import images_per_step
-from jaxrobust.engine.spec import Specification
+from jaxrobust.design.specification import Specification
+from jaxrobust.execution.plan import images_per_step
 from jaxrobust.hoist import split
 from jaxrobust.perturbations import entry_counts, perturbation, scales
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxrobust import data
-from jaxrobust.engine import evaluate
 from jaxrobust.networks import zoo
 from jaxrobust.networks.port import port
+from jaxrobust.sweeps import evaluate
 
 pytestmark = pytest.mark.slow
 

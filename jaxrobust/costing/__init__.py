@@ -1,0 +1,1 @@
+"""What a sweep would cost, before it is launched."""

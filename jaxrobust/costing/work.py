@@ -1,0 +1,205 @@
+"""How much a sweep has to compute and hold: counted, not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxrobust.design.options import Options
+from jaxrobust.design.specification import Specification
+from jaxrobust.design.trials import Swept
+from jaxrobust.execution.chunks import is_linear
+from jaxrobust.execution.group import SIDE_BY_SIDE
+from jaxrobust.execution.plan import Plan, make_plan, noise_bytes
+from jaxrobust.execution.run import by_leaves
+from jaxrobust.hoist import Split, split
+from jaxrobust.layers import Layer
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+from jaxrobust.runtime.meshes import sweep_devices
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one `Group` runs: the trials on some layers that touch the same leaves.
+
+    Attributes:
+        name, number: of the group of layers.
+        layers: those that are damaged together.
+        touched: paths of the damaged leaves.
+        swept: the perturbations that touch them.
+        parts: the network split there for a batch of `batch` images, as it is run.
+        written: the same without faster ways to compute convolutions, to count operations.
+        batch: images of both splits.
+        options: how to run it.
+    """
+
+    name: str
+    number: int
+    layers: tuple[Layer, ...]
+    touched: tuple[str, ...]
+    swept: tuple[Swept, ...]
+    parts: Split
+    written: Split
+    batch: int
+    options: Options
+
+    def is_linear(self, perturbation: Perturbation) -> bool:
+        """Whether trials share the damaged layer's product."""
+        product = self.parts.product if self.options.share else None
+        if product is None:
+            return False
+        kernel = {leaf.path: leaf for layer in self.layers for leaf in layer.leaves}[product.kernel]
+        return is_linear(perturbation, self.layers, kernel)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the undamaged layer's product is computed for trials to share."""
+        return any(self.is_linear(each.perturbation) for each in self.swept)
+
+    @property
+    def prefix_operations(self) -> float:
+        """Per image, of what the trials share; multiplications and additions count one each."""
+        shared = self.written.product_operations if self.shares else 0
+        return (self.written.prefix_operations + shared) / self.batch
+
+    @property
+    def leaf_bytes(self) -> int:
+        """Bytes of the leaves that one trial damages."""
+        leaves = [leaf for layer in self.layers for leaf in layer.leaves]
+        return sum(leaf.nbytes for leaf in leaves)
+
+    def kept_bytes(self, images: int) -> int:
+        """Bytes of what the undamaged network hands on to the trials."""
+        return (self.parts.residual_bytes + self.parts.product_bytes) * images // self.batch
+
+    def trial_operations(self, swept: Sequence[Swept]) -> float:
+        """Per image, of all trials together: without what they share.
+
+        Trials that damage a kernel linearly share its products with one direction for each seed.
+        """
+        suffix, product = self.written.suffix_operations, self.written.product_operations
+        total = 0
+        for each in swept:
+            trials = each.trials
+            total += suffix * len(trials)
+            if self.is_linear(each.perturbation):
+                seeds = {seed for _, seed in trials}
+                directions = len(seeds) if each.perturbation.acts == "affine" else 0
+                total += product * (directions - len(trials))
+        return total / self.batch
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the trials of one target compute.
+
+    Attributes:
+        target: what is damaged.
+        swept: the trials.
+        images: that each trial looks at.
+        plan: how they are run here.
+    """
+
+    target: Target
+    swept: tuple[Swept, ...]
+    images: int
+    plan: Plan
+
+    @staticmethod
+    def of(target: Target, swept: Sequence[Swept], images: int) -> Work:
+        """Plans some trials of a target."""
+        plan = make_plan(
+            target.parts,
+            target.layers,
+            [(each.perturbation, len(each.trials)) for each in swept],
+            images=images,
+            run=images,
+            batch=target.batch,
+            seeds=max(each.seeds for each in swept),
+            devices=len(sweep_devices(target.options.devices)),
+            options=target.options,
+        )
+        return Work(target, tuple(swept), images, plan)
+
+    @property
+    def trials(self) -> int:
+        """How many trials are run."""
+        return sum(len(each.trials) for each in self.swept)
+
+    @property
+    def passes(self) -> int:
+        """How often what the trials share is computed for each image."""
+        if self.plan.keep_residuals:
+            return 1
+        return -(-sum(map(self._chunks, self.swept)) // self.plan.steps_per_round)
+
+    def operations(self, passes: int | None = None) -> float:
+        """In convolutions and matrix products, 2 for a multiply-add, padding not counted."""
+        shared = (self.passes if passes is None else passes) * self.target.prefix_operations
+        return self.images * (shared + self.target.trial_operations(self.swept))
+
+    def drawn(self, each: Swept) -> int:
+        """Seeds whose noise is drawn, with those that fill the last draw up."""
+        if each.perturbation.draw is None:
+            return 0
+        count = min(self.plan.seeds_per_draw, each.seeds)
+        return -(-each.seeds // count) * count
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Bytes on the device by what takes them, without parameters: estimates from above."""
+        parts, plan, batch = self.target.parts, self.plan, self.target.batch
+        size, width = plan.images_per_step, plan.trials_per_step
+        held = self.images if plan.keep_residuals else size
+        beside = min(SIDE_BY_SIDE, plan.steps_under_way + 1)
+        leaves = width * (plan.steps_per_round + plan.steps_under_way) * self.target.leaf_bytes
+        products = plan.steps_under_way * width * parts.product_bytes * size // batch
+        noise = max(noise_bytes(each.perturbation, self.target.layers) for each in self.swept)
+        return {
+            "undamaged values": self.target.kept_bytes(held),
+            "prefix": parts.prefix_peak_bytes * size // batch,
+            "steps": beside * width * parts.suffix_peak_bytes * size // batch,
+            "waiting steps": leaves + products,
+            "draws": plan.seeds_per_draw * noise,
+        }
+
+    def _chunks(self, each: Swept) -> int:
+        width, columns = self.plan.trials_per_step, max(len(each.columns), 1)
+        count = min(self.plan.seeds_per_draw, each.seeds)
+        if self.target.is_linear(each.perturbation):
+            in_one_draw = -(-count // min(max(width // columns, 1), count))
+        else:
+            in_one_draw = -(-count * columns // width)
+        return -(-each.seeds // count) * in_one_draw
+
+
+def targets(
+    network: Network, spec: Specification, perturbations: Sequence[Perturbation], options: Options
+) -> list[Target]:
+    """Everything that a sweep damages, in its order."""
+    swept = [each for each in Swept.of(spec, perturbations) if each.trials]
+    found = []
+    for number, (name, members) in enumerate(spec.layers):
+        layers = tuple(network.layers[member] for member in members)
+        for touched, alike in by_leaves(layers, swept).items():
+            how = {"hoist": options.hoist, "precision": spec.precision}
+            found.append(
+                Target(
+                    name=name,
+                    number=number,
+                    layers=layers,
+                    touched=touched,
+                    swept=tuple(alike),
+                    parts=split(network, touched, spec.block, **how),
+                    written=split(network, touched, spec.block, reformulate=False, **how),
+                    batch=spec.block,
+                    options=options,
+                )
+            )
+    return found
+
+
+def whole_operations(network: Network, batch: int) -> float:
+    """Operations of the undamaged network per image, traced for `batch` images."""
+    return split(network, (), batch, reformulate=False).prefix_operations / batch

@@ -1,0 +1,1 @@
+"""Sums per trial and block, which add up in any order."""

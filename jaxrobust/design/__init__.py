@@ -1,0 +1,1 @@
+"""What a sweep measures: checked, immutable, with a fingerprint."""

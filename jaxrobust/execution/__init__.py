@@ -1,0 +1,1 @@
+"""Runs trials on the devices of this process: how much at a time, and the sums that come of it."""

@@ -1,0 +1,108 @@
+"""The undamaged network's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.counts.score import score
+from jaxrobust.design.specification import Keep, Metric
+from jaxrobust.execution.checks import check_metrics, check_network
+from jaxrobust.execution.forward import Forward
+from jaxrobust.execution.images import Images, blocks_per_step
+from jaxrobust.execution.plan import images_per_step
+from jaxrobust.execution.plausible import warnings_of
+from jaxrobust.hoist import split
+from jaxrobust.network import Network
+from jaxrobust.program.rounding import PrecisionMode
+from jaxrobust.runtime.memory import free_memory
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The undamaged network's answers, on the host.
+
+    Attributes:
+        logits: float32 [images, classes].
+        sums: quantity -> [blocks] or [blocks, bytes], as in `State.clean`.
+        ordinary: faster ways of computing it give what the definition gives.
+        warnings: what is suspicious about the logits.
+    """
+
+    logits: Float[np.ndarray, "images classes"]
+    sums: dict[str, np.ndarray]
+    ordinary: bool
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def predictions(self) -> Int[np.ndarray, " images"]:
+        """The class of the greatest logit; of equal ones the first."""
+        return self.logits.argmax(1).astype(np.int32)
+
+
+def evaluate_clean(
+    network: Network,
+    images: Images,
+    block: int,
+    *,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+    keep: Keep = "counts",
+    precision: PrecisionMode = "float32",
+    memory: int | None = None,
+) -> Clean:
+    """Runs the undamaged network once over all images.
+
+    Args:
+        network, images: what is evaluated.
+        block: consecutive images that are counted together.
+        metrics: the user's own metrics by name.
+        keep: of the specification.
+        precision: of matrix products and convolutions.
+        memory: bytes that it may use; by default half of what is free.
+
+    Raises:
+        SpecificationError: what the network or a metric says of an image depends on the images
+            beside it or on its place.
+    """
+    count = len(images.labels)
+    memory = memory or free_memory() // 2
+    whole = split(network, (), block)
+    size = images_per_step(whole, block, images=count, memory=memory)
+    forward = Forward(network, size, precision)
+    blocks = blocks_per_step(size, block)
+
+    @jax.jit
+    def sums_of(logits: Array, labels: Array, present: Array, place_of: Array) -> dict[str, Array]:
+        predictions = jnp.argmax(logits, 1).astype(jnp.int32)
+        given = (logits, labels, present, predictions, logits, place_of)
+        return score(*given, block=block, blocks=blocks, metrics=metrics, keep=keep)
+
+    rows = []
+    sums: dict[str, np.ndarray] = {}
+    for start in range(0, count, size):
+        batch = images.batch(network, start, size, block)
+        logits = forward(batch.inputs)
+        rows.append(logits)
+        if start == 0:
+            check_network(network.name, forward.by_definition, batch.inputs, rows[0], precision)
+            check_metrics(metrics, rows[0], batch.labels)
+        found = sums_of(logits, batch.labels, batch.present, batch.place_of)
+        for name, values in found.items():
+            kind = np.float64 if values.dtype == jnp.float32 else values.dtype
+            nothing = np.zeros((-(-count // block), *values.shape[1:]), kind)
+            own = sums.setdefault(name, nothing)[batch.first_block :]
+            with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
+                own[:blocks] += np.asarray(values)[: len(own)]
+    answers = np.concatenate(rows)[:count]
+    warnings = warnings_of(network.name, answers, images.labels)
+    return Clean(answers, sums, forward.ordinary, warnings)

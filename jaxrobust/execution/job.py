@@ -1,0 +1,49 @@
+"""What a sweep is run from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxrobust.data.progress import Report
+from jaxrobust.design.options import Options
+from jaxrobust.design.request import Asked
+from jaxrobust.design.specification import Metric, Specification
+from jaxrobust.execution.images import Images
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a sweep is run from.
+
+    Attributes:
+        network, images: what is damaged and what it looks at.
+        spec: what to run.
+        perturbations: those that the specification names, in its order.
+        metrics: the user's own metrics by name.
+        options: how to run it.
+        report: called with what is being done, trial-images done and all of them.
+    """
+
+    network: Network
+    images: Images
+    spec: Specification
+    perturbations: Sequence[Perturbation]
+    metrics: Mapping[str, Metric]
+    options: Options
+    report: Report
+
+    @staticmethod
+    def of(asked: Asked, images: Images) -> Job:
+        """What was asked for, on decoded images."""
+        return Job(
+            asked.network,
+            images,
+            asked.spec,
+            asked.perturbations,
+            asked.metrics,
+            asked.options,
+            asked.report,
+        )

@@ -1,0 +1,186 @@
+"""How to run: batch sizes, what is held in memory, how many trials are batched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+
+from jaxrobust.design.options import Options
+from jaxrobust.hoist import Split
+from jaxrobust.layers import Layer
+from jaxrobust.perturbations import Perturbation, draw_shapes
+
+# On a CPU larger working sets only leave the caches; an accelerator wants them as large as fits.
+_CPU_WORKING_SET = 96 * 2**20
+# A call with less to compute than this spends its time on being called, so that trials go together;
+# a CPU gains nothing from more.
+_ENOUGH_OPERATIONS = 2**28
+# A kernel above this, damaged in several trials at once, costs more to lay out than it saves.
+_LARGEST_BATCHED_LEAF = 4 * 2**20
+_MOST_TRIALS_PER_STEP = 256
+# Draws of small layers are made for many seeds in one call; large ones would only take memory.
+_DRAWN_AT_ONCE = 256 * 2**20
+# On a CPU, what the undamaged network hands on is quickly made anew for a round of many steps.
+_CPU_KEPT = 512 * 2**20
+# Steps that wait for others: enough for threads that become free to have one.
+_MOST_UNDER_WAY = 5
+_CPU_UNDER_WAY = 512 * 2**20
+# An interrupted round leaves trials that have not seen all images: few enough to lose.
+_MOST_STEPS_PER_ROUND = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the trials of one group of layers are run.
+
+    Attributes:
+        trial_devices: among how many devices the trials are divided.
+        image_devices: among how many the images of each of these trials are divided.
+        images_per_step, trials_per_step: as in `Options`.
+        seeds_per_draw: seeds whose draws a device holds at once.
+        steps_per_round: steps' worth of damaged leaves that are made before the images are gone
+            through.
+        steps_under_way: steps that are begun before the first of them has been counted.
+        keep_residuals: what the undamaged network hands on is held for all images at once rather
+            than made anew for every round.
+    """
+
+    trial_devices: int
+    image_devices: int
+    images_per_step: int
+    trials_per_step: int
+    seeds_per_draw: int
+    steps_per_round: int
+    steps_under_way: int
+    keep_residuals: bool
+
+
+def make_plan(
+    split: Split,
+    layers: Sequence[Layer],
+    perturbations: Sequence[tuple[Perturbation, int]],
+    *,
+    images: int,
+    run: int,
+    batch: int,
+    seeds: int,
+    devices: int,
+    options: Options,
+) -> Plan:
+    """Plans the trials of one group of layers.
+
+    Args:
+        split: the network split at what is damaged, for a batch of `batch` images.
+        layers: the layers of the group.
+        perturbations: each with its number of trials on this group.
+        images, seeds: of the specification.
+        run: how many consecutive images trials usually look at.
+        batch: see `split`.
+        devices: how many there are.
+        options: what the user has fixed.
+    """
+    memory = options.budget // (devices if _on_cpu() else 1)
+    most_trials = max(trials for _, trials in perturbations)
+    trial_devices = max(n for n in range(1, devices + 1) if devices % n == 0 and n <= most_trials)
+    images, run = (-(-count // (devices // trial_devices)) for count in (images, run))
+    counts = [-(-trials // trial_devices) for _, trials in perturbations]
+    held_bytes = (split.residual_bytes + split.product_bytes) / batch * images
+    keep = held_bytes <= _at_most(memory // 2, _CPU_KEPT)
+
+    # Trials × images that fit beside each other in the suffix.
+    fit = max(int(_working_set(memory) * batch / max(split.suffix_peak_bytes, 1)), 1)
+    size = images_per_step(split, batch, images=run, memory=memory, most=fit)
+    size = options.images_per_step or size
+
+    leaves = [leaf for layer in layers for leaf in layer.leaves]
+    per_trial = sum(leaf.nbytes for leaf in leaves)
+    held = max(memory // 8 // per_trial, 1)
+    trials = min(
+        1 if _one_by_one(layers) else fit // size or 1,
+        _enough_trials(split.suffix_operations * size / batch),
+        held,
+        _MOST_TRIALS_PER_STEP,
+        max(counts),
+    )
+    trials = _least_padding(counts, trials)
+    trials = options.trials_per_step or (trials if options.hoist else 1)
+
+    waiting = _at_most(memory // 8, _CPU_UNDER_WAY)
+    per_step = max(int(trials * (per_trial + split.product_bytes * size / batch)), 1)
+
+    noise = max(max(noise_bytes(p, layers) for p, _ in perturbations), 1)
+    draws = -(-seeds // min(max(min(memory // 8, _DRAWN_AT_ONCE) // noise, 1), seeds))
+    return Plan(
+        trial_devices=trial_devices,
+        image_devices=devices // trial_devices,
+        images_per_step=size,
+        trials_per_step=trials,
+        seeds_per_draw=-(-seeds // draws),
+        steps_per_round=1 if keep else min(max(held // trials, 1), _MOST_STEPS_PER_ROUND),
+        steps_under_way=max(min(waiting // per_step, _MOST_UNDER_WAY), 1),
+        keep_residuals=keep,
+    )
+
+
+def images_per_step(
+    split: Split, batch: int, *, images: int, memory: int, most: int | None = None
+) -> int:
+    """How many images one call runs, so that the last call has few to spare.
+
+    Args:
+        split: the network split for a batch of `batch` images.
+        batch: see `split`.
+        images: how many there are in all.
+        memory: bytes that the sweep may use.
+        most: the most that the suffix can take.
+    """
+    fit = max(int(_working_set(memory) * batch / max(split.prefix_peak_bytes, 1)), 1)
+    steps = -(-images // min(fit, most or fit))
+    return -(-images // steps)
+
+
+def _working_set(memory: int) -> int:
+    # Several steps run side by side, each with its own.
+    return _at_most(memory // 12, _CPU_WORKING_SET)
+
+
+def _at_most(size: int, on_cpu: int) -> int:
+    return min(size, on_cpu) if _on_cpu() else size
+
+
+def _enough_trials(operations: float) -> int:
+    """How many trials of that many operations keep the device busy."""
+    if not _on_cpu():
+        return _MOST_TRIALS_PER_STEP
+    return math.ceil(_ENOUGH_OPERATIONS / max(operations, 1))
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def _one_by_one(layers: Sequence[Layer]) -> bool:
+    """Batching more than one kernel turns later convolutions into slow grouped ones."""
+    leaves = [leaf for layer in layers for leaf in layer.leaves]
+    kernels = sum(leaf.role == "kernel" for leaf in leaves)
+    twice = any(layer.uses > 1 or layer.loop is not None for layer in layers)
+    return kernels > 1 or twice or max(leaf.size for leaf in leaves) > _LARGEST_BATCHED_LEAF
+
+
+def _least_padding(counts: Sequence[int], most: int) -> int:
+    """The step width, at least half of `most`, that pads the given numbers of trials least."""
+    return min(
+        range(max(1, most // 2), most + 1),
+        key=lambda width: (sum(-(-n // width) * width for n in counts), -width),
+    )
+
+
+def noise_bytes(perturbation: Perturbation, layers: Sequence[Layer]) -> int:
+    """Bytes of what is drawn for one seed."""
+    if perturbation.draw is None:
+        return 0
+    drawn = [draw_shapes(perturbation, layer) for layer in layers]
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(drawn))

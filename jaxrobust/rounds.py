@@ -1,0 +1,167 @@
+"""Sweeps that run until every cell's accuracy is known to the precision that is asked for."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jaxrobust.costing.costs import costs_of
+from jaxrobust.counts.state import State
+from jaxrobust.errors import SpecificationError
+from jaxrobust.execution.partition import Alone, Follower
+from jaxrobust.execution.run import Runner
+from jaxrobust.results import accuracy
+from jaxrobust.runtime.hosts import Processes
+from jaxrobust.sampling import FEWEST, blocks_per_seed, next_seeds, pilot, variance_parts
+from jaxrobust.storage.kept import Kept
+
+
+def run_to_precision(
+    runner: Runner,
+    kept: Kept,
+    half_width: float,
+    deadline: Deadline,
+    follower: Follower,
+    processes: Processes,
+) -> None:
+    """Adds seeds to the cells that need them, in rounds, until all are known well enough.
+
+    Args:
+        runner: of what to run, on what.
+        kept: what was counted before, which is not counted again; has a goal.
+        half_width: of the 95 % interval of each cell's mean accuracy.
+        deadline: no step is begun after it.
+        follower: told how far it has come.
+        processes: those that share the trials; the first one decides for all of them.
+
+    Warns:
+        UserWarning: the counts of the seeds that are needed do not fit into memory; what was
+            counted stays.
+    """
+    stopping = _Stopping(follower, deadline)
+    while not kept.finished:
+        if not _run_round(runner, kept, stopping, processes):
+            return
+        goal = kept.the_goal
+        if goal.unsettled:
+            goal.shown[:] = processes.decide(lambda: _settled(runner, kept, half_width))
+            continue
+        seeds = np.asarray(processes.decide(lambda: _next_seeds(kept)), np.int32)
+        kept.finished = bool((seeds == goal.seeds).all())
+        if kept.finished or processes.decide(lambda: deadline.is_over):
+            return
+        try:
+            _make_room(kept, int(seeds.max()), runner.job.options.budget, processes)
+        except SpecificationError as error:
+            why = f"not all cells are known to ±{half_width:g}: {error}"
+            warnings.warn(why, stacklevel=3)
+            return
+        goal.seeds = seeds
+
+
+def _run_round(runner: Runner, kept: Kept, follower: Follower, processes: Processes) -> bool:
+    """Runs what the goal wants; whether that was done in time."""
+    kept.state.settle()
+    late = False
+    try:
+        runner.run(kept.state, kept.spec.seeds, kept.plans, follower, kept.wanted)
+    except _TimeIsUp:
+        late = True
+        for _ in follower.ends():
+            pass
+    follower.joins()
+    return not processes.gather(late).any()
+
+
+def _next_seeds(kept: Kept) -> list[Any]:
+    """How many seeds each cell is to have next: as many as now where that is enough."""
+    seeds = kept.the_goal.seeds
+    enough = accuracy(kept.result)["met"].values | (seeds == 0)
+    return np.where(enough, seeds, next_seeds(seeds)).tolist()
+
+
+def _make_room(kept: Kept, seeds: int, memory: int, processes: Processes) -> None:
+    # Either all of them have room, or none grows.
+    processes.each(lambda: kept.check_room(seeds, memory))
+    kept.grow(seeds)
+
+
+def _settled(runner: Runner, kept: Kept, half_width: float) -> list[int]:
+    """How many blocks each seed is to see on each layer."""
+    shown = kept.the_goal.shown.copy()
+    for layer in kept.the_goal.unsettled:
+        shown[layer] = _blocks_per_seed(runner, kept, layer, half_width)
+    return shown.tolist()
+
+
+def _blocks_per_seed(runner: Runner, kept: Kept, layer: int, half_width: float) -> int:
+    """From the spread of the pilot's sums and from what its parts took."""
+    spec, state = kept.spec, kept.state
+    run = (kept.the_goal.seeds[:, layer] > 0) & kept.random[:, None]
+    if spec.blocks == 1 or not run.any():
+        return spec.blocks
+    if not runner.seconds_per_trial_image(layer):
+        _run_pilot_again(runner, kept, layer)
+    seeds, blocks = pilot(spec.blocks, spec.root)
+    own = state.trials["top1"][:, layer][..., seeds, blocks].astype(float)
+    own[~run] = np.nan
+    images, clean = state.clean["images"], state.clean["top1"]
+    parts = variance_parts(own, images, clean, seeds, blocks)
+    return blocks_per_seed(parts, costs_of(runner, layer), images, half_width)
+
+
+def _run_pilot_again(runner: Runner, kept: Kept, layer: int) -> None:
+    """Runs the pilot of a layer that was counted before, only to see what it takes here."""
+    small = replace(kept.spec, seeds=FEWEST)
+    wanted = kept.wanted[:, :, :, :FEWEST].copy()
+    wanted[~kept.random] = False
+    wanted[:, np.arange(len(small.layers)) != layer] = False
+    runner.run(State.empty(small), FEWEST, list(kept.plans), Alone(), wanted)
+
+
+class Deadline:
+    """A time after which nothing more is begun.
+
+    Args:
+        seconds: from now on; None for never.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self._end is not None and time.monotonic() > self._end
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class _Stopping:
+    """Follows a run as another follower does, and stops it when the time is up."""
+
+    follower: Follower
+    deadline: Deadline
+
+    def begins(self, pending: np.ndarray, done: int, total: int) -> np.ndarray:
+        return self.follower.begins(pending, done, total)
+
+    def added(self, done: int) -> int:
+        shown = self.follower.added(done)
+        if self.deadline.is_over:
+            raise _TimeIsUp
+        return shown
+
+    def ends(self) -> Iterator[int]:
+        return self.follower.ends()
+
+    def joins(self) -> None:
+        self.follower.joins()

@@ -1,0 +1,1 @@
+"""What JAX and the operating system are asked for: devices, processes, compilation, memory."""

@@ -1,0 +1,1 @@
+"""Run folders: checkpoints, locks, results on disk, and how far a run has come."""

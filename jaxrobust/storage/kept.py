@@ -1,0 +1,174 @@
+"""What a sweep has counted, and its labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrobust.counts.carry_over import carry_over
+from jaxrobust.counts.state import State
+from jaxrobust.design.specification import Specification
+from jaxrobust.design.trials import Swept
+from jaxrobust.execution.run import Plans
+from jaxrobust.network import Network
+from jaxrobust.perturbations import Perturbation
+from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, WARNINGS, labelled, warnings_in
+from jaxrobust.sampling import Goal
+
+if TYPE_CHECKING:
+    import xarray
+
+_CARRIED = "carried"
+
+
+class Kept:
+    """What a sweep has counted.
+
+    Args:
+        network, spec, perturbations: of the sweep.
+        labels: int32 [images], of its images.
+
+    Attributes:
+        state: sums.
+        plans: how they were run.
+        finished: whether that is everything.
+        random: bool [perturbation], which of them draw at random.
+        goal: of a sweep to a precision, else None.
+        warnings: what is suspicious about the undamaged network.
+        written: the finished result, where that is all that is left of it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        spec: Specification,
+        perturbations: Sequence[Perturbation],
+        labels: np.ndarray,
+    ) -> None:
+        self.spec, self._labels = spec, labels
+        self.state = State.empty(spec)
+        self.goal = None
+        self.plans: Plans = []
+        self.finished = False
+        self.warnings: tuple[str, ...] = ()
+        self.written: xarray.Dataset | None = None
+        self.random = np.asarray([each.draw is not None for each in perturbations])
+        self._coordinates = {
+            "perturbation": [name for name, _ in spec.strengths],
+            "layer": [name for name, _ in spec.layers],
+            "strength": [float(strength) for strength in spec.grid],
+        }
+        depth = [name for name, layer in network.layers.items() if layer.kernel is not None]
+        self._attributes = {
+            "network": spec.network,
+            "data": spec.data,
+            "classes": network.classes,
+            # As text, because netCDF has no attributes that are lists of text or mappings.
+            "depth": json.dumps(depth),
+            "identity": json.dumps({each.name: each.identity for each in perturbations}),
+        }
+        if spec.half_width is not None:
+            swept = Swept.of(spec, perturbations)
+            asked = np.zeros((len(spec.strengths), len(spec.layers), len(spec.grid)), bool)
+            for each in swept:
+                asked[each.row][:, each.columns] = True
+            self.goal = Goal.first(asked)
+            damaged = {e.perturbation.name: [float(spec.grid[c]) for c in e.columns] for e in swept}
+            exact = [each.name for each in perturbations if each.draw is None]
+            self._attributes |= {
+                "half_width": spec.half_width,
+                "exact": json.dumps(exact),
+                "damaged": json.dumps(damaged),
+            }
+
+    @property
+    def result(self) -> xarray.Dataset:
+        """The labelled result, with its blocks."""
+        return labelled(self.arrays, self.record) if self.written is None else self.written
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The sums by name, and the labels if bits of images are among them."""
+        arrays = {TRIALS + name: values for name, values in self.state.trials.items()}
+        arrays |= {CLEAN + name: values for name, values in self.state.clean.items()}
+        if self.spec.keep == "images":
+            arrays[LABELS] = self._labels
+        if self.goal is not None:
+            arrays |= {GOAL + "seeds": self.goal.seeds, GOAL + "shown": self.goal.shown}
+        return {**arrays, _CARRIED: self.state.carried}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the sums are of, for `json`."""
+        return {
+            "specification": self.spec.to_json(),
+            "plan": self.plans,
+            "finished": self.finished,
+            "coordinates": self._coordinates,
+            "attributes": {
+                **self._attributes,
+                "specification": self.spec.hash,
+                "finished": int(self.finished),
+                **({WARNINGS: json.dumps(self.warnings)} if self.warnings else {}),
+            },
+        }
+
+    def take(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+        """Goes on from the arrays and the record of the same sweep or one that it extends."""
+
+        def those(prefix: str) -> dict[str, np.ndarray]:
+            return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+
+        held = Specification.from_json(record["specification"])
+        if self.goal is not None:
+            self.spec = replace(self.spec, seeds=max(self.spec.seeds, held.seeds))
+        self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
+        if held == self.spec:
+            self.plans, self.finished = record["plan"], record["finished"]
+            self.warnings = warnings_in(record["attributes"])
+            if self.goal is not None:
+                self.goal = Goal(**those(GOAL))
+        else:
+            self.state = carry_over(self.state, held, self.spec)
+            alike = held.half_width == self.spec.half_width and held.images == self.spec.images
+            if self.goal is not None and alike:
+                self._take_shown(held, those(GOAL)["shown"])
+
+    def take_written(self, result: xarray.Dataset) -> None:
+        """Takes the finished result of the same sweep, with its blocks, as it was written."""
+        self.written, self.finished = result, True
+        self.warnings = warnings_in(result.attrs)
+
+    def _take_shown(self, held: Specification, shown: np.ndarray) -> None:
+        """What was settled of layers of the same sweep stays, so that their cells do, too."""
+        names = [name for name, _ in self.spec.layers]
+        for (name, _), count in zip(held.layers, shown, strict=True):
+            self.the_goal.shown[names.index(name)] = count
+
+    @property
+    def the_goal(self) -> Goal:
+        """The goal of a sweep that has one."""
+        if self.goal is None:
+            raise ValueError("a sweep of a fixed number of seeds has no goal")
+        return self.goal
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """The blocks that each trial is to see in a sweep that has a goal: bool, see `Goal`."""
+        spec = self.spec
+        return self.the_goal.wanted(spec.seeds, spec.blocks, spec.root, self.random)
+
+    def check_room(self, seeds: int, memory: int) -> None:
+        """Raises SpecificationError if so many seeds' sums would not fit into so much memory."""
+        if seeds > self.spec.seeds:
+            State.check_size(replace(self.spec, seeds=seeds), memory)
+
+    def grow(self, seeds: int) -> None:
+        """Makes room for so many seeds."""
+        if seeds > self.spec.seeds:
+            larger = replace(self.spec, seeds=seeds)
+            self.state, self.spec = carry_over(self.state, self.spec, larger), larger
