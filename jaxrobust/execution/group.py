@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,14 +16,16 @@ from jax.sharding import Mesh
 
 from jaxrobust.design.trials import Swept, Trial, batches
 from jaxrobust.execution.baseline import Clean
+from jaxrobust.execution.chain import Chains, Images
 from jaxrobust.execution.chunks import Chunk, Step, chunks, is_linear
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.ordinary import Limits
 from jaxrobust.execution.plan import Plan, make_plan
-from jaxrobust.execution.programs import STRANGE, Programs
-from jaxrobust.hoist import Split, split
+from jaxrobust.execution.programs import STRANGE, Scoring, Shared, infinite_program
+from jaxrobust.execution.damaged import Damaged
 from jaxrobust.layers import Layer, leaf_paths
 from jaxrobust.perturbations import Perturbation
+from jaxrobust.program.route import Route
 from jaxrobust.runtime.compiling import on_this_device
 from jaxrobust.runtime.meshes import IMAGES, TRIALS, divided, mesh_of, sweep_devices
 
@@ -75,16 +77,15 @@ class _Data:
     Attributes:
         images: the first of them, and where those that are counted end.
         first_block: the block of the first image.
-        undamaged: the parameters, what depends on them alone, what the undamaged network hands on
-            to the suffix, and the limits of what is ordinary.
-        product: that of the undamaged kernel and whether it is strange, if trials share it.
+        undamaged: the undamaged network's variables that trials read, with the product.
+        infinite: whether the product is not finite, if trials share it.
         scoring: what the logits are compared with, and the place of each image.
     """
 
-    images: tuple[int, int]
+    images: Images
     first_block: int
-    undamaged: tuple[Any, Any, list[Array], Limits]
-    product: tuple[Array, Array] | None
+    undamaged: Mapping[int, Array]
+    infinite: Array | None
     scoring: tuple[Array, ...]
 
 
@@ -94,6 +95,7 @@ class Group:
     Args:
         job: the sweep; its parameters are on all devices.
         clean: the undamaged network's answers.
+        chains: the network on its devices.
         number: index of the group of layers.
         layers: those that are damaged together.
         touched: paths of the damaged leaves.
@@ -105,7 +107,7 @@ class Group:
     Attributes:
         job, clean, number, layers, plan: see above.
         perturbations: all of the job that touch the same leaves.
-        parts: the network split there, for the images of one device in one step.
+        route: what the damage reaches, for the images of one device in one step.
         kernel: the kernel whose product trials may share, if there is one.
         mesh: the devices.
     """
@@ -114,6 +116,7 @@ class Group:
         self,
         job: Job,
         clean: Clean,
+        chains: Chains,
         number: int,
         layers: Sequence[Layer],
         touched: Sequence[str],
@@ -127,13 +130,12 @@ class Group:
             each for each in job.perturbations if each.touched(layers) == tuple(touched)
         ]
         spec, devices = job.spec, sweep_devices(job.options.devices)
-        self._touched = tuple(touched)
+        self._chains, self._touched = chains, tuple(touched)
         params = job.network.params
         leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
         self._limits = Limits.of({path: leaves[path] for path in touched}, clean.logits)
-        reformulate = None if clean.ordinary else False
         self.plan = plan or make_plan(
-            self._split(spec.block, reformulate),
+            chains.route(touched, spec.block, clean.ordinary),
             layers,
             perturbations,
             images=spec.images,
@@ -144,41 +146,34 @@ class Group:
             options=job.options,
         )
         self.mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
-        parts = self._split(self.plan.images_per_step, reformulate)
-        self.parts, self.kernel = parts, None
-        if parts.product and job.options.share:
+        self.route: Route = chains.route(
+            touched, self.plan.images_per_step, clean.ordinary
+        )
+        self.kernel = None
+        if self.route.product:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
-            self.kernel = leaves[parts.product.kernel]
-        linear = self.kernel is not None and any(
-            is_linear(each, layers, self.kernel) for each in self.perturbations
+            self.kernel = leaves[self.route.product.kernel]
+        single = self.plan.trials_per_step == 1 and self.mesh.size == 1
+        self._damaged = self._on_devices(self.route, single)
+        self._scoring = Scoring(
+            self._together,
+            self.plan.trials_per_step * self.plan.trial_devices,
+            block=spec.block,
+            metrics=job.metrics,
+            keep=spec.keep,
+            mesh=self.mesh,
         )
-        self._programs = self._compiled(parts, sharing=linear)
         # For trials that are not ordinary, by the definition: made when the first one needs them.
-        self._plain: Programs | None = None
-        self._plain_data: dict[tuple[int, int], _Data] = {}
+        self._plain: Damaged | None = None
+        self._plain_data: dict[Images, _Data] = {}
         self._making_plain = Lock()
-        self._together = self.plan.images_per_step * self.plan.image_devices
 
-    def _split(self, images: int, reformulate: bool | None) -> Split:
-        return split(
-            self.job.network,
-            self._touched,
-            images,
-            hoist=self.job.options.hoist,
-            reformulate=reformulate,
-            precision=self.job.spec.precision,
-        )
+    @property
+    def _together(self) -> int:
+        return self.plan.images_per_step * self.plan.image_devices
 
-    def _compiled(self, parts: Split, sharing: bool) -> Programs:
-        return Programs(
-            parts,
-            self.plan,
-            self.mesh,
-            sharing=sharing,
-            block=self.job.spec.block,
-            metrics=self.job.metrics,
-            keep=self.job.spec.keep,
-        )
+    def _on_devices(self, route: Route, single: bool) -> Damaged:
+        return Damaged(self._chains.chain(route.cut, self.mesh), route, single)
 
     def steps(self, tasks: Iterable[Task]) -> Iterator[Sums]:
         """Runs tasks; some steps are under way while the caller adds up earlier ones."""
@@ -198,35 +193,42 @@ class Group:
     def _work(self, tasks: Iterable[Task]) -> Iterator[tuple[Chunk, Step, _Data, Any]]:
         """Every step, with the images that it looks at and what its chunk was multiplied to."""
         spec, plan = self.job.spec, self.plan
-        shared = self._programs.shared(self.job.network.params)
-        held: dict[tuple[int, int], _Data] = {}
+        held: dict[Images, _Data] = {}
         for task in tasks:
             made = chunks(spec, plan, self.layers, self.kernel, task.swept, self.mesh)
             for round in batches(made, plan.steps_per_round):
                 for images in self._images(task):
-                    data = held.get(images) or self._data(self._programs, images, shared)
+                    data = held.get(images) or self._data(self._damaged, images)
                     if plan.keep_residuals:
                         held[images] = data
                     for chunk in round:
                         products = None
                         if chunk.kernels is not None:
-                            products = self._programs.multiply(chunk.kernels, *data.undamaged)
+                            products = self._damaged.multiply(chunk.kernels, data.undamaged)
                         for step in chunk.steps:
                             yield chunk, step, data, products
 
-    def _images(self, task: Task) -> Iterator[tuple[int, int]]:
+    def _images(self, task: Task) -> Iterator[Images]:
         """The first image of each step, and where those that it counts end."""
         for first, stop in task.runs:
             for start in range(first, stop, self._together):
                 yield start, min(start + self._together, stop)
 
     def _run(self, chunk: Chunk, step: Step, data: _Data, products: Any) -> Sums:
-        if linear := step.linear:
-            own = divided((step.rows, linear.scales), self.mesh, TRIALS)
-            products = self._programs.mix(
-                data.product, products, chunk.overlaps, *own, linear.factors
+        leaves, linear = step.leaves, step.linear
+        if linear is None:
+            logits = self._damaged.logits(leaves, data.undamaged, products)
+            odd = None
+            if products is not None:
+                kernel = self._damaged.route.the_product.kernel
+                leaves = {**leaves, kernel: chunk.kernels}
+        else:
+            rows, scales = divided((step.rows, linear.scales), self.mesh, TRIALS)
+            shared = Shared(
+                data.infinite, products, chunk.overlaps, rows, scales, linear.factors
             )
-        values = self._finished(self._programs, products, step.leaves, data)
+            logits, odd = self._damaged.logits_of_shared(leaves, data.undamaged, shared)
+        values = self._scored(self._damaged, logits, leaves, odd, data)
         strange = values.pop(STRANGE) > 0
         if any(trial for trial, own in zip(step.trials, strange, strict=True) if own):
             plain = self._by_definition(step, data.images)
@@ -235,39 +237,43 @@ class Group:
                 values[name] = np.where(chosen, plain[name], own)
         return Sums(chunk.row, step.trials, data.first_block, values)
 
-    def _by_definition(self, step: Step, images: tuple[int, int]) -> dict[str, np.ndarray]:
+    def _by_definition(self, step: Step, images: Images) -> dict[str, np.ndarray]:
         """The sums of a step, computed in no faster way than the network itself."""
-        params = self.job.network.params
         with self._making_plain:
             if self._plain is None:
-                parts = self._split(self.plan.images_per_step, reformulate=False)
-                self._plain = self._compiled(parts, sharing=False)
-            programs, data = self._plain, self._plain_data.get(images)
+                route = self._chains.route(self._touched, self.plan.images_per_step, False)
+                self._plain = self._on_devices(route, self._damaged.single)
+            plain, data = self._plain, self._plain_data.get(images)
             if data is None:
-                data = self._data(programs, images, programs.shared(params))
+                data = self._data(plain, images)
                 if not self.plan.keep_residuals:
                     self._plain_data.clear()
                 self._plain_data[images] = data
         leaves, products = step.damaged(), None
+        others = dict(leaves)
         if self.kernel is not None:
-            products = programs.multiply(leaves.pop(self.kernel.path), *data.undamaged)
-        return self._finished(programs, products, leaves, data)
+            products = plain.multiply(others.pop(self.kernel.path), data.undamaged)
+        logits = plain.logits(others, data.undamaged, products)
+        return self._scored(plain, logits, leaves, None, data)
 
-    def _finished(
-        self, programs: Programs, products: Any, leaves: Any, data: _Data
+    def _scored(
+        self, damaged: Damaged, logits: Any, leaves: Any, odd: Any, data: _Data
     ) -> dict[str, np.ndarray]:
+        limits = None if damaged.route.exact else self._limits
         with _WAITING_FOR_ALL if self.plan.image_devices > 1 else nullcontext():
-            found = programs.finish(products, leaves, *data.undamaged, *data.scoring)
+            found = self._scoring(logits, leaves, odd, limits, data.scoring)
             return {name: np.asarray(value) for name, value in found.items()}
 
-    def _data(self, programs: Programs, images: tuple[int, int], shared: Any) -> _Data:
-        job, params, (start, stop) = self.job, self.job.network.params, images
-        batch = job.images.batch(job.network, start, self._together, job.spec.block, stop)
-        residuals, product = programs.prefix(params, shared, batch.inputs)
+    def _data(self, damaged: Damaged, images: Images) -> _Data:
+        job, (start, stop) = self.job, images
+        batch = job.images.batch(start, self._together, job.spec.block, stop)
+        undamaged = damaged.undamaged(images, keep=self.plan.keep_residuals)
+        infinite = None
+        if damaged.route.product:
+            infinite = infinite_program(self.mesh)(undamaged[damaged.route.the_product.output])
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them
         predictions = self.clean.predictions[batch.index]
         scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
         scoring = divided(scoring, self.mesh, IMAGES)
-        undamaged = params, shared, residuals, self._limits
-        return _Data(images, batch.first_block, undamaged, product, scoring)
+        return _Data(images, batch.first_block, undamaged, infinite, scoring)

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some consecutive images as the network takes them.
+    """Some consecutive images as they are counted.
 
     Attributes:
         index: int [batch], their positions.
-        inputs: float32 [batch, height, width, channels], on the device.
         labels: int32 [batch].
         present: bool [batch], False for the padding at the end.
         first_block: the block of the first image.
@@ -31,7 +30,6 @@ class Batch:
     """
 
     index: np.ndarray
-    inputs: Array
     labels: np.ndarray
     present: np.ndarray
     first_block: int
@@ -66,14 +64,26 @@ class Images:
         """
         return Images(source.crops(network.preprocessing, report), source.labels)
 
-    def batch(
-        self, network: Network, start: int, size: int, block: int, stop: int | None = None
-    ) -> Batch:
+    def batch(self, start: int, size: int, block: int, stop: int | None = None) -> Batch:
         """`size` images from `start`, the last one repeated; those from `stop` are padding."""
         index = np.arange(start, start + size)
         present, first = index < (stop or len(self.labels)), start // block
         place_of = (index - first * block).astype(np.int32)
         index = np.minimum(index, len(self.labels) - 1)
+        return Batch(index, self.labels[index], present, first, place_of)
+
+    def inputs(self, network: Network, index: np.ndarray, parts: int) -> Array:
+        """Images as the network takes them.
+
+        Args:
+            network: says how.
+            index: int [batch], their positions.
+            parts: how many devices share them.
+
+        Returns:
+            float32 [parts, batch / parts, height, width, channels], on the device.
+        """
+        pixels = self.pixels[index]
+        pixels = pixels.reshape(parts, -1, *pixels.shape[1:])
         # On the device, where it is faster, and where bytes are four times quicker to bring.
-        inputs = jax.jit(network.preprocessing.normalise)(self.pixels[index])
-        return Batch(index, inputs, self.labels[index], present, first, place_of)
+        return jax.jit(network.preprocessing.normalise)(pixels)

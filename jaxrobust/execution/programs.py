@@ -1,12 +1,20 @@
-"""The compiled programs of the trials on one group of layers."""
+"""Compiled programs: one for each distinct piece of a network, whichever layer is damaged.
+
+Values that belong to trials have an axis for them. In front of it, values that depend on the
+images have an axis with one entry for each device that has a part of the images. Where a device
+runs one trial at a time on its own, its values have no axis for trials: they are computed by the
+programs that compute the undamaged network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.counts.score import score
@@ -14,149 +22,250 @@ from jaxrobust.design.specification import Keep, Metric
 from jaxrobust.execution.images import blocks_per_step
 from jaxrobust.execution.ordinary import (
     Limits,
-    are_strange,
+    Overlaps,
     factors_are_strange,
     is_strange,
     sum_is_strange,
 )
-from jaxrobust.execution.plan import Plan
-from jaxrobust.hoist import Split
+from jaxrobust.program.segments import Piece
 from jaxrobust.runtime.compiling import network_options
-from jaxrobust.runtime.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, on_mesh
+from jaxrobust.runtime.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, divided, on_mesh
 
-if TYPE_CHECKING:
-    from jaxtyping import Array
+from jax import Array
 
 STRANGE = "strange"
+Own = tuple[bool, ...]
+"""For each of some values whether every trial has its own."""
 
 
-class Programs:
-    """What a group of layers is run with, on every device of a mesh.
-
-    Each device has its part of the trials and of the images. What it makes of them stays there and
-    gets an axis in front for its place along `image`: which axis of an activation counts the
-    images is not known. Nothing is passed between devices but sums over images, where these are
-    divided.
+@lru_cache(maxsize=4096)
+def derivation_program(piece: Piece, own: Own, mesh: Mesh) -> Any:
+    """`given -> made`, of what depends on parameters only.
 
     Args:
-        parts: the network split for the images of one device in one step.
-        plan: how many images that is.
+        piece: reads nothing that depends on the images.
+        own: for each of `given` whether it is [trials, …]; then so is all that is made.
         mesh: the devices.
-        sharing: whether trials share the product of the undamaged kernel.
+    """
+    whole = jax.vmap(lambda given: piece(given, ()), _axes(own)) if any(own) else None
+
+    def derived(*given: Array) -> list[Array]:
+        return whole(list(given)) if whole else piece(given, ())
+
+    how = [TRIALS if each else WHOLE for each in own]
+    return on_mesh(derived, mesh, how, TRIALS if any(own) else WHOLE, network_options())
+
+
+@lru_cache(maxsize=4096)
+def piece_program(piece: Piece, own: Own, reached: Own, single: bool, mesh: Mesh) -> Any:
+    """`(given, reads) -> made`, of a piece of the network.
+
+    Args:
+        piece: what is computed.
+        own: for each of `given` whether it is [trials, …].
+        reached: for each of `reads` whether it is [devices, trials, …] or [devices, …].
+        single: there is one trial, and no axis for it but in `given`.
+        mesh: the devices.
+    """
+
+    def made(given: list[Array], reads: list[Array]) -> list[Array]:
+        values = _trials_of(piece, own, reached, single)(given, [each[0] for each in reads])
+        return [value[None] for value in values]
+
+    batched = not single and any((*own, *reached))
+    given = [TRIALS if each else WHOLE for each in own]
+    reads = [IMAGES_AND_TRIALS if each else IMAGES for each in reached]
+    return on_mesh(
+        made, mesh, [given, reads], IMAGES_AND_TRIALS if batched else IMAGES, network_options()
+    )
+
+
+def _trials_of(piece: Piece, own: Own, reached: Own, single: bool) -> Any:
+    if single:
+        return lambda given, reads: piece(_first(given, own), reads)
+    if any((*own, *reached)):
+        return jax.vmap(piece, (_axes(own), _axes(reached)))
+    return piece
+
+
+def _axes(own: Own) -> list[int | None]:
+    return [0 if each else None for each in own]
+
+
+def _first(values: list[Any], own: Own) -> list[Any]:
+    return [value[0] if each else value for value, each in zip(values, own, strict=True)]
+
+
+class Shared(NamedTuple):
+    """How the products of trials follow from that of the undamaged kernel.
+
+    The product of a trial is `(product + scale · product of the direction in its row) · factor`.
+
+    Attributes:
+        infinite: [devices], whether the undamaged product is not finite.
+        directions: their products, [devices, rows, …], in the single case [devices, …]; or None.
+        overlaps: of the directions with the kernel.
+        rows: int32 [trials].
+        scales: float32 [trials], or None.
+        factors: [trials, units…], or None.
+    """
+
+    infinite: Array
+    directions: Array | None
+    overlaps: Overlaps | None
+    rows: Array
+    scales: Array | None
+    factors: Array | None
+
+
+@lru_cache(maxsize=4096)
+def sharing_program(
+    piece: Piece, own: Own, product: int, unit_axis: int, single: bool, mesh: Mesh
+) -> Any:
+    """`(given, reads, shared) -> (made, strange)`: the piece that reads a shared product.
+
+    Args:
+        piece: reads the undamaged product, and otherwise what no damage reaches.
+        own: for each of `given` whether it is [trials, …].
+        product: the place of the product among `reads`.
+        unit_axis: the axis of the product that counts the kernel's output units.
+        single, mesh: as in `piece_program`.
+    """
+
+    def made(given: list[Any], reads: list[Any], shared: Shared) -> tuple[list[Array], Array]:
+        reads = [each[0] for each in reads]
+
+        def one_trial(given: Any, row: Array, scale: Any, factor: Any) -> Any:
+            value, odd = reads[product], shared.infinite[0]
+            if scale is not None and shared.directions is not None:
+                direction = shared.directions[0]
+                value = value + scale * (direction if single else direction[row])
+                odd |= sum_is_strange(shared.overlaps.of(row), scale)
+            if factor is not None:
+                odd |= factors_are_strange(factor)
+                shape = [1] * value.ndim
+                shape[unit_axis] = -1
+                factor = factor.reshape(shape)
+                # Of what is silent nothing is left.
+                value = jnp.where(factor == 0, jnp.zeros((), value.dtype), value * factor)
+            return piece(given, [*reads[:product], value, *reads[product + 1 :]]), odd
+
+        trials = (shared.rows, shared.scales, shared.factors)
+        if single:
+            values, odd = one_trial(_first(given, own), *jax.tree.map(lambda x: x[0], trials))
+            odd = odd[None]
+        else:
+            values, odd = jax.vmap(one_trial, (_axes(own), 0, 0, 0))(given, *trials)
+        return [value[None] for value in values], odd[None]
+
+    given = [TRIALS if each else WHOLE for each in own]
+    out = IMAGES if single else IMAGES_AND_TRIALS
+    how = Shared(IMAGES, out, TRIALS, TRIALS, TRIALS, TRIALS)  # pyright: ignore[reportArgumentType]
+    reads = [IMAGES] * len(piece.reads)
+    return on_mesh(made, mesh, [given, reads, how], (out, IMAGES_AND_TRIALS), network_options())
+
+
+@lru_cache(maxsize=64)
+def infinite_program(mesh: Mesh) -> Any:
+    """`[devices, …] -> [devices]`: whether something of an array is not a finite number.
+
+    Of a unit that is silent nothing is left, unless it is infinite: 0 · inf is not a number.
+    """
+
+    def infinite(array: Array) -> Array:
+        return ~jnp.all(jnp.isfinite(array))[None]
+
+    return on_mesh(infinite, mesh, [IMAGES], IMAGES, network_options())
+
+
+@lru_cache(maxsize=64)
+def _strange_leaves_program(mesh: Mesh) -> Any:
+    """`(leaves [trials, …], limits) -> [trials]`: whether one of a trial's leaves is strange."""
+
+    def strange(leaves: list[Array], limits: list[Array]) -> Array:
+        def one_trial(leaves: list[Array]) -> Array:
+            found = [is_strange(*each) for each in zip(leaves, limits, strict=True)]
+            return jnp.stack(found).any()
+
+        return jax.vmap(one_trial)(leaves)
+
+    return on_mesh(strange, mesh, [TRIALS, WHOLE], TRIALS, network_options())
+
+
+class Scoring:
+    """Makes sums of logits.
+
+    Args:
+        images: of one step, on all devices that divide them.
+        trials: of one step, on all devices that divide them.
         block: images that are counted together.
         metrics: the user's own by name.
         keep: "images" for bits of which images were right, too.
-
-    A trial is strange where faster ways of computing it may not be accurate (see `ordinary`).
-
-    Attributes:
-        shared: `params -> shared`.
-        prefix: `(params, shared, images) -> (residuals, undamaged)`: the product of the undamaged
-            kernel and whether it is strange, None where it is not shared.
-        multiply: `(kernels [trials, …], params, shared, residuals, limits) -> (products, strange)`,
-            what reaches the layer times each kernel.
-        mix: `(undamaged, products of directions, overlaps, rows [trials], scales [trials], factors
-            [trials, …]) -> (products, strange)` of trials that share them.
-        finish: `((products, strange) or None, damaged leaves [trials, …], params, shared,
-            residuals, limits, *scoring) -> sums [trials, blocks]` by quantity, bits
-            [trials, blocks, bytes], and `strange` [trials], which is 0 for ordinary trials.
+        mesh: the devices.
     """
 
     def __init__(
         self,
-        parts: Split,
-        plan: Plan,
-        mesh: Mesh,
+        images: int,
+        trials: int,
         *,
-        sharing: bool,
         block: int,
         metrics: Mapping[str, Metric],
         keep: Keep,
+        mesh: Mesh,
     ) -> None:
-        blocks = blocks_per_step(plan.images_per_step * plan.image_devices, block)
+        self._how = dict(block=block, blocks=blocks_per_step(images, block), metrics=metrics)
+        self._how |= {"keep": keep}
+        self._mesh, self._trials = mesh, np.zeros(trials, bool)
+        self._program = cache(self._compiled)
 
-        def shared(params: Any) -> Any:
-            return parts.shared(params)
+    def __call__(
+        self,
+        logits: tuple[Array, bool],
+        leaves: Mapping[str, Array],
+        strange: Array | None,
+        limits: Limits | None,
+        scoring: Sequence[Array],
+    ) -> dict[str, Array]:
+        """The sums of a step.
 
-        def prefix(params: Any, shared: Any, images: Array) -> Any:
-            residuals = parts.prefix(params, shared, images)
-            if not sharing:
-                return _placed((residuals, None))
-            product = parts.multiply(None, params, shared, residuals)
-            # Of what is silent nothing is left, unless it is infinite: 0 · inf is not a number.
-            return _placed((residuals, (product, ~jnp.all(jnp.isfinite(product)))))
+        Args:
+            logits: [devices, trials, images, classes], or without the trials' axis, and whether it
+                is there.
+            leaves: path -> damaged leaf [trials, …].
+            strange: trials that are so for other reasons, [devices, trials].
+            limits: None where the plain definition was computed.
+            scoring: see `score`.
 
-        def strange(leaves: Mapping[str, Array], logits: Any, limits: Limits) -> Array:
-            if parts.exact:
-                return jnp.zeros((), bool)
-            return are_strange(leaves, limits.leaves) | is_strange(logits, limits.logits)
+        Returns:
+            Quantity -> [trials, blocks]; bits are [trials, blocks, bytes]; `strange` [trials] is 0
+            for ordinary trials.
+        """
+        values, per_trial = logits
+        odd, limit = divided(self._trials, self._mesh, TRIALS), None
+        if limits is not None:
+            limit = limits.logits
+            if leaves:
+                most = [limits.leaves[path] for path in leaves]
+                odd = _strange_leaves_program(self._mesh)(list(leaves.values()), most)
+        return self._program(per_trial)(values, odd, strange, limit, list(scoring))
 
-        def multiply(
-            kernels: Array, params: Any, shared: Any, residuals: Any, limits: Limits
-        ) -> tuple[Array, Array]:
-            def one_trial(kernel: Array) -> tuple[Array, Array]:
-                product = parts.multiply(kernel, params, shared, _own(residuals))
-                return product, strange({parts.kernel: kernel}, (), limits)
+    def _compiled(self, per_trial: bool) -> Any:
+        mesh = self._mesh
 
-            return _placed(jax.vmap(one_trial)(kernels))
+        def sums(logits: Any, leaves: Any, products: Any, limit: Any, scoring: Any) -> Any:
+            products = None if products is None else products[0]
 
-        def mix(
-            undamaged: Any, directions: Any, overlaps: Any, rows: Any, scales: Any, factors: Any
-        ) -> tuple[Array, Array]:
-            # A direction has no limit of its own: it is looked at together with the kernel.
-            (product, infinite), (directions, _) = _own((undamaged, directions or (None, None)))
+            def one_trial(logits: Any, leaves: Any, products: Any) -> dict[str, Array]:
+                odd = leaves if products is None else leaves | products
+                if limit is not None:
+                    odd |= is_strange(logits, limit)
+                return {**score(logits, *scoring, **self._how), STRANGE: odd.astype(jnp.int32)}
 
-            def one_trial(row: Array, scale: Any, factor: Any) -> tuple[Array, Array]:
-                own, odd = product, infinite
-                if scale is not None:
-                    own = product + scale * directions[row]
-                    odd |= sum_is_strange(overlaps.of(row), scale)
-                if factor is not None:
-                    odd |= factors_are_strange(factor)
-                    shape = [1] * own.ndim
-                    shape[parts.unit_axis] = -1
-                    factor = factor.reshape(shape)
-                    own = jnp.where(factor == 0, jnp.zeros((), own.dtype), own * factor)
-                return own, odd
+            axes = (0 if per_trial else None, 0, 0)
+            found = jax.vmap(one_trial, axes)(logits[0], leaves, products)
+            return jax.lax.psum(found, "image") if mesh.shape["image"] > 1 else found
 
-            return _placed(jax.vmap(one_trial)(rows, scales, factors))
-
-        def finish(
-            products: Any,
-            leaves: Any,
-            params: Any,
-            shared: Any,
-            residuals: Any,
-            limits: Limits,
-            *scoring: Array,
-        ) -> dict[str, Array]:
-            def one_trial(product: Any, leaves: dict[str, Array]) -> dict[str, Array]:
-                product, odd = product or (None, jnp.zeros((), bool))
-                logits = parts.suffix(leaves, params, shared, _own(residuals), product)
-                odd |= strange(leaves, logits, limits)
-                how = dict(block=block, blocks=blocks, metrics=metrics, keep=keep)
-                return {**score(logits, *scoring, **how), STRANGE: odd.astype(jnp.int32)}
-
-            sums = jax.vmap(one_trial)(_own(products), leaves)
-            return jax.lax.psum(sums, "image") if plan.image_devices > 1 else sums
-
-        scoring = [IMAGES] * 5
-        both = IMAGES_AND_TRIALS
-
-        def compiled(function: Callable[..., Any], given: list[Any], made: Any) -> Any:
-            return on_mesh(function, mesh, given, made, network_options())
-
-        self.shared = compiled(shared, [WHOLE], WHOLE)
-        self.prefix = compiled(prefix, [WHOLE, WHOLE, IMAGES], IMAGES)
-        self.multiply = compiled(multiply, [TRIALS, WHOLE, WHOLE, IMAGES, WHOLE], both)
-        self.mix = compiled(mix, [IMAGES, both, TRIALS, TRIALS, TRIALS, TRIALS], both)
-        given = [both, TRIALS, WHOLE, WHOLE, IMAGES, WHOLE, *scoring]
-        self.finish = compiled(finish, given, TRIALS)
-
-
-def _placed(values: Any) -> Any:
-    return jax.tree.map(lambda value: value[None], values)
-
-
-def _own(values: Any) -> Any:
-    return jax.tree.map(lambda value: value[0], values)
+        made = IMAGES_AND_TRIALS if per_trial else IMAGES
+        given = [made, TRIALS, IMAGES_AND_TRIALS, WHOLE, IMAGES]
+        return on_mesh(sums, mesh, given, TRIALS, network_options())

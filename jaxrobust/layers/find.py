@@ -14,19 +14,7 @@ from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.layers.loops import Opened, opened
 from jaxrobust.layers.roles import PRODUCTS, Use, leaf_uses, make_leaf
 from jaxrobust.layers.table import Layer, LayerTable, Leaf
-from jaxrobust.program.jaxprs import Program, dependents
-
-
-def leaf_paths(params: Any) -> list[str]:
-    """The name of every leaf of a pytree, its keys joined by "/", in `jax.tree.leaves` order.
-
-    >>> leaf_paths({"conv1": {"bias": 0, "kernel": 1}, "blocks": [2, 3]})
-    ['blocks/0', 'blocks/1', 'conv1/bias', 'conv1/kernel']
-    """
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
-    ]
+from jaxrobust.program.jaxprs import leaf_paths,  Program, dependents
 
 
 def layer_table(

@@ -14,7 +14,7 @@ import functools
 import hashlib
 import re
 import types
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from jaxrobust.program.jaxprs import Flat, Program, flatten
+from jaxrobust.program.jaxprs import Equation, Flat, Program, flatten
 
 # Parameters of primitives that say where or how something is computed, but not what.
 _NO_PART = {"name", "name_and_src_info", "debug", "debug_info", "metadata", "weak_type"}
@@ -40,6 +40,26 @@ def digest_of_program(program: Program) -> str:
     inputs = (*program.parameters, program.images)
     flat = Flat(program.equations, program.constants, program.shapes, inputs, (program.output,))
     return digest(_outputs(flat))
+
+
+def digest_of_equations(
+    equations: Sequence[Equation],
+    shapes: Mapping[int, jax.ShapeDtypeStruct],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    given: int,
+) -> str:
+    """What equations compute of their inputs.
+
+    Args:
+        equations: in order of execution.
+        shapes: of every variable.
+        inputs: the variables that are arguments.
+        outputs: the variables that are results.
+        given: how many of the inputs do not depend on the images.
+    """
+    flat = Flat(tuple(equations), {}, dict(shapes), tuple(inputs), tuple(outputs))
+    return digest((given, _outputs(flat)))
 
 
 def digest_of(function: Callable[..., Any], *arguments: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -63,6 +64,7 @@ class Program:
     Attributes:
         equations: in order of execution; only those that the output needs.
         parameters: the variable of each parameter leaf, in the order of `jax.tree.leaves`.
+        paths: the path of each parameter leaf.
         images: the variable of the image batch.
         output: the variable of the result.
         constants: arrays that the traced function closed over, by variable.
@@ -71,10 +73,28 @@ class Program:
 
     equations: tuple[Equation, ...]
     parameters: tuple[int, ...]
+    paths: tuple[str, ...]
     images: int
     output: int
     constants: dict[int, Any]
     shapes: dict[int, jax.ShapeDtypeStruct]
+
+    @cached_property
+    def variables(self) -> dict[str, int]:
+        """The variable of each parameter leaf by its path."""
+        return dict(zip(self.paths, self.parameters, strict=True))
+
+
+def leaf_paths(params: Any) -> list[str]:
+    """The name of every leaf of a pytree, its keys joined by "/", in `jax.tree.leaves` order.
+
+    >>> leaf_paths({"conv1": {"bias": 0, "kernel": 1}, "blocks": [2, 3]})
+    ['blocks/0', 'blocks/1', 'conv1/bias', 'conv1/kernel']
+    """
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
+    ]
 
 
 def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program:
@@ -106,6 +126,7 @@ def trace(apply: Callable, params: Any, images: jax.ShapeDtypeStruct) -> Program
     return Program(
         equations=needed(flat.equations, [output]),
         parameters=flat.inputs[:-1],
+        paths=tuple(leaf_paths(params)),
         images=flat.inputs[-1],
         output=output,
         constants=flat.constants,

@@ -24,7 +24,9 @@ def check_mode(mode: str) -> None:
         raise SpecificationError(unknown("precision mode", mode, get_args(PrecisionMode)))
 
 
-def rounded(equation: Equation, program: Program, mode: PrecisionMode) -> Callable | None:
+def rounded(
+    equation: Equation, program: Program, mode: PrecisionMode, platform: str
+) -> Callable | None:
     """A product of float32 arrays whose operands are rounded first.
 
     Sums are kept in float32. It means the same on every device: GPUs compute "tensorfloat32" and
@@ -35,6 +37,7 @@ def rounded(equation: Equation, program: Program, mode: PrecisionMode) -> Callab
         equation: any equation of the program.
         program: knows the shapes.
         mode: what the operands are rounded to.
+        platform: what it will run on.
 
     Returns:
         A function of the two operands; None for what is no such product.
@@ -44,7 +47,7 @@ def rounded(equation: Equation, program: Program, mode: PrecisionMode) -> Callab
     arrays = [program.shapes[variable] for variable in (*equation.reads, *equation.outputs)]
     if len(arrays) != 3 or {array.dtype for array in arrays} != {jnp.dtype("float32")}:
         return None
-    platform, params = jax.default_backend(), dict(equation.params)
+    params = dict(equation.params)
     short = mode == "bfloat16" and platform != "cpu"
     if short:
         params |= {"precision": None, "preferred_element_type": jnp.dtype("float32")}

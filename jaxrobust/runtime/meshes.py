@@ -42,8 +42,8 @@ def mesh_of(devices: tuple[Any, ...], image_devices: int) -> Mesh:
 def on_mesh(
     function: Callable[..., Any],
     mesh: Mesh | None,
-    given: Sequence[PartitionSpec],
-    made: PartitionSpec,
+    given: Sequence[Any],
+    made: Any,
     compiler_options: dict[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Compiles a function that every device of a mesh calls with its own part of the arguments.
@@ -53,8 +53,8 @@ def on_mesh(
     Args:
         function: takes and gives arrays, or pytrees of them.
         mesh: None compiles the function as it is.
-        given: how each argument is divided.
-        made: how the parts make up the result.
+        given: how each argument is divided, or each part of it.
+        made: how the parts make up the result, or each of its parts.
         compiler_options: for XLA.
     """
     if mesh is None:
@@ -62,7 +62,7 @@ def on_mesh(
     mapped = jax.shard_map(
         function, mesh=mesh, in_specs=tuple(given), out_specs=made, check_vma=False
     )
-    shardings = tuple(NamedSharding(mesh, each) for each in given)
+    shardings = jax.tree.map(lambda each: NamedSharding(mesh, each), tuple(given))
     return jax.jit(mapped, in_shardings=shardings, compiler_options=compiler_options)
 
 

@@ -49,8 +49,8 @@ def test_a_finished_sweep_gives_its_result_at_once(
     net: jr.Network, source: jr.ImageSource, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (whole / "sweep.json").read_bytes()
-    monkeypatch.setattr("jaxrobust.execution.baseline.Images.decode", None)
-    monkeypatch.setattr(sys.modules["jaxrobust.sweep"], "Runner", None)
+    monkeypatch.setattr("jaxrobust.execution.images.Images.decode", None)
+    monkeypatch.setattr(sys.modules["jaxrobust.sweeps"], "Runner", None)
     for blocks in (False, True):
         result = sweep(net, source, whole, blocks=blocks)
         assert result.identical(jr.open_run(whole, blocks=blocks))

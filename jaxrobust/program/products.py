@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from jaxrobust.network import Network
 from jaxrobust.program.jaxprs import Equation, Program, dependents
 
 _LAYOUTS = ("reshape", "squeeze", "expand_dims", "transpose")
@@ -44,20 +43,20 @@ class Product:
 
 
 def product_of(
-    network: Network, damaged: Collection[str], variables: Mapping[str, int], program: Program
+    kernel: str, units: int, damaged: Collection[str], program: Program
 ) -> Product | None:
-    """The product that the only damaged kernel enters.
+    """The product that a damaged kernel enters.
 
-    None if several kernels are damaged, if the kernel is used otherwise, if the other operand is
-    damaged too or does not depend on the images, or if not exactly one axis of the kernel counts
-    units.
+    None if the kernel is used otherwise, if the other operand is damaged too or does not depend on
+    the images, or if not exactly one axis of the product counts units.
+
+    Args:
+        kernel: path of the kernel, the only one that is damaged.
+        units: how many output units it has.
+        damaged: paths of all damaged leaves.
+        program: the traced network.
     """
-    leaves = [leaf for layer in network.layers.values() for leaf in layer.leaves]
-    kernels = [leaf for leaf in leaves if leaf.path in damaged and leaf.role == "kernel"]
-    if len(kernels) != 1 or len(kernels[0].output_axes) != 1:
-        return None
-    (kernel,) = kernels
-    variable, path = variables[kernel.path], []
+    variable, path = program.variables[kernel], []
     while True:
         readers = [equation for equation in program.equations if variable in equation.reads]
         if len(readers) != 1 or readers[0].reads.count(variable) > 1:
@@ -67,13 +66,13 @@ def product_of(
             break
         (variable,) = path[-1].outputs
     axis = _unit_axis(path[-1], variable, program)
-    if axis is None or program.shapes[path[-1].outputs[0]].shape[axis] != kernel.units:
+    if axis is None or program.shapes[path[-1].outputs[0]].shape[axis] != units:
         return None
     others = set(path[-1].reads) - {variable}
-    reached = dependents(program.equations, [variables[leaf] for leaf in damaged])
+    reached = dependents(program.equations, [program.variables[path] for path in damaged])
     if others & reached or not others <= dependents(program.equations, [program.images]):
         return None
-    return Product(kernel.path, tuple(path), axis)
+    return Product(kernel, tuple(path), axis)
 
 
 def _unit_axis(equation: Equation, kernel: int, program: Program) -> int | None:
