@@ -42,9 +42,9 @@ def costs_of(runner: Runner, number: int) -> Costs:
             drawing, damaging = making_times(group, each)
             making[each.row] = drawing + damaging * len(each.columns)
             trials += len(each.columns)
-            own += len(each.columns) * group.parts.suffix_operations
+            own += len(each.columns) * group.route.suffix_operations
         if not group.plan.keep_residuals:
-            shared += group.parts.prefix_operations
+            shared += group.route.prefix_operations
     per_image = runner.seconds_per_trial_image(number) * trials
     per_image = max(per_image - making.sum() / spec.block, per_image * _LEAST_SHARE)
     prefix = per_image * shared / (shared + own) if shared + own else 0.0

@@ -15,11 +15,12 @@ from jaxrobust.costing.costs import making_times
 from jaxrobust.costing.work import Target, Work, whole_operations
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.baseline import Clean
+from jaxrobust.execution.chain import Chains
 from jaxrobust.execution.forward import forward
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.plan import images_per_step, noise_bytes
-from jaxrobust.hoist import split
+from jaxrobust.execution.routes import route_of
 from jaxrobust.runtime.load import Load
 
 # Passes over one step's images, of a few steps each, until they have taken this long.
@@ -155,15 +156,18 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
 
 def _undamaged(job: Job) -> tuple[float, Spread]:
     spec, network = job.spec, job.network
-    whole = split(network, (), spec.block)
+    whole = route_of(
+        network, (), spec.block, platform=jax.default_backend(), precision=spec.precision
+    )
     size = images_per_step(whole, spec.block, images=spec.images, memory=job.options.budget)
-    inputs = job.images.batch(network, 0, size, spec.block).inputs
-    logits_of = forward(network, size, spec.precision)
-    jax.block_until_ready(logits_of(network.params, inputs))
+    index = job.images.batch(0, size, spec.block).index
+    inputs = job.images.inputs(network, index, 1)[0]
+    logits_of, _ = forward(network, size, spec.precision)
+    jax.block_until_ready(logits_of(inputs))
     took, load = [], Load()
     while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES:
         begun = perf_counter()
-        jax.block_until_ready(logits_of(network.params, inputs))
+        jax.block_until_ready(logits_of(inputs))
         took.append(perf_counter() - begun)
     usual = statistics.median(took)
     return usual / size, Spread.of(took, usual, load)
@@ -189,9 +193,11 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
     passes = _MOST_PASSES + 1 + plan.steps_under_way
     in_a_pass = plan.images_per_step * plan.image_devices
     spec = replace(job.spec, images=passes * in_a_pass)
+    job = replace(job, spec=spec)
     group = Group(
-        replace(job, spec=spec),
+        job,
         clean,
+        Chains(job),
         target.number,
         target.layers,
         target.touched,

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
+
 from jaxrobust.design.options import Options
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.chunks import is_linear
 from jaxrobust.execution.group import SIDE_BY_SIDE
 from jaxrobust.execution.plan import Plan, make_plan, noise_bytes
+from jaxrobust.execution.routes import route_of
 from jaxrobust.execution.run import by_leaves
-from jaxrobust.hoist import Split, split
 from jaxrobust.layers import Layer
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
+from jaxrobust.program.route import Route
 from jaxrobust.runtime.meshes import sweep_devices
 
 
@@ -39,14 +42,14 @@ class Target:
     layers: tuple[Layer, ...]
     touched: tuple[str, ...]
     swept: tuple[Swept, ...]
-    parts: Split
-    written: Split
+    parts: Route
+    written: Route
     batch: int
     options: Options
 
     def is_linear(self, perturbation: Perturbation) -> bool:
         """Whether trials share the damaged layer's product."""
-        product = self.parts.product if self.options.share else None
+        product = self.parts.product
         if product is None:
             return False
         kernel = {leaf.path: leaf for layer in self.layers for leaf in layer.leaves}[product.kernel]
@@ -183,7 +186,12 @@ def targets(
     for number, (name, members) in enumerate(spec.layers):
         layers = tuple(network.layers[member] for member in members)
         for touched, alike in by_leaves(layers, swept).items():
-            how = {"hoist": options.hoist, "precision": spec.precision}
+            how = {
+                "platform": jax.default_backend(),
+                "hoist": options.hoist,
+                "share": options.share,
+                "precision": spec.precision,
+            }
             found.append(
                 Target(
                     name=name,
@@ -191,8 +199,8 @@ def targets(
                     layers=layers,
                     touched=touched,
                     swept=tuple(alike),
-                    parts=split(network, touched, spec.block, **how),
-                    written=split(network, touched, spec.block, reformulate=False, **how),
+                    parts=route_of(network, touched, spec.block, **how),
+                    written=route_of(network, touched, spec.block, reformulate=False, **how),
                     batch=spec.block,
                     options=options,
                 )
@@ -202,4 +210,9 @@ def targets(
 
 def whole_operations(network: Network, batch: int) -> float:
     """Operations of the undamaged network per image, traced for `batch` images."""
-    return split(network, (), batch, reformulate=False).prefix_operations / batch
+    return (
+        route_of(
+            network, (), batch, platform=jax.default_backend(), reformulate=False
+        ).prefix_operations
+        / batch
+    )

@@ -19,7 +19,7 @@ from jaxrobust.execution.forward import Forward
 from jaxrobust.execution.images import Images, blocks_per_step
 from jaxrobust.execution.plan import images_per_step
 from jaxrobust.execution.plausible import warnings_of
-from jaxrobust.hoist import split
+from jaxrobust.execution.routes import route_of
 from jaxrobust.network import Network
 from jaxrobust.program.rounding import PrecisionMode
 from jaxrobust.runtime.memory import free_memory
@@ -76,7 +76,7 @@ def evaluate_clean(
     """
     count = len(images.labels)
     memory = memory or free_memory() // 2
-    whole = split(network, (), block)
+    whole = route_of(network, (), block, platform=jax.default_backend(), precision=precision)
     size = images_per_step(whole, block, images=count, memory=memory)
     forward = Forward(network, size, precision)
     blocks = blocks_per_step(size, block)
@@ -90,11 +90,12 @@ def evaluate_clean(
     rows = []
     sums: dict[str, np.ndarray] = {}
     for start in range(0, count, size):
-        batch = images.batch(network, start, size, block)
-        logits = forward(batch.inputs)
+        batch = images.batch(start, size, block)
+        inputs = images.inputs(network, batch.index, 1)[0]
+        logits = forward(inputs)
         rows.append(logits)
         if start == 0:
-            check_network(network.name, forward.by_definition, batch.inputs, rows[0], precision)
+            check_network(network.name, forward.by_definition, inputs, rows[0], precision)
             check_metrics(metrics, rows[0], batch.labels)
         found = sums_of(logits, batch.labels, batch.present, batch.place_of)
         for name, values in found.items():

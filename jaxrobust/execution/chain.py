@@ -78,16 +78,22 @@ class Chain:
         cut: the network, for the images of one device in one step.
         params: its parameters, on all devices.
         mesh: the devices.
-        inputs_of: gives the inputs for some images, so many on each device of a mesh.
+        inputs_of: gives the inputs for some images, so many on each device of a mesh; None for a
+            chain that only gives logits.
     """
 
     def __init__(
-        self, cut: Cut, params: Any, mesh: Mesh, inputs_of: Callable[[Images, int, Mesh], Array]
+        self,
+        cut: Cut,
+        params: Any,
+        mesh: Mesh,
+        inputs_of: Callable[[Images, int, Mesh], Array] | None = None,
     ) -> None:
         self.cut, self.mesh, self._inputs_of = cut, mesh, inputs_of
         leaves = dict(zip(cut.program.parameters, jax.tree.leaves(params), strict=True))
         self._leaves = leaves | {
-            variable: divided(value, mesh, WHOLE) for variable, value in cut.program.constants.items()
+            variable: divided(value, mesh, WHOLE)
+            for variable, value in cut.program.constants.items()
         }
         self._size = cut.program.shapes[cut.program.images].shape[0]
         self._derived: dict[int, Any] = {}
@@ -181,6 +187,8 @@ class Chain:
     def _value(self, values: dict[int, Array], images: Images, variable: int) -> Array:
         if variable not in values:
             if variable == self.cut.program.images:
+                if self._inputs_of is None:
+                    raise ValueError("a chain without inputs runs on those that it is given")
                 values[variable] = self._inputs_of(images, self._size, self.mesh)
             else:
                 number = self.cut.maker[variable]

@@ -23,13 +23,14 @@ class Damaged:
         chain: the network.
         route: what the damage reaches.
         single: a device runs one trial at a time, on its own.
+        shares: some trials share the product of the undamaged kernel.
 
     Attributes:
-        chain, route, single: see above.
+        chain, route, single, shares: see above.
     """
 
-    def __init__(self, chain: Chain, route: Route, single: bool) -> None:
-        self.chain, self.route, self.single = chain, route, single
+    def __init__(self, chain: Chain, route: Route, *, single: bool, shares: bool) -> None:
+        self.chain, self.route, self.single, self.shares = chain, route, single, shares
 
     def undamaged(self, images: Images, keep: bool) -> dict[int, Array]:
         """What trials read of the undamaged network, and the product that they may share.
@@ -38,7 +39,7 @@ class Damaged:
             images: of one step.
             keep: as for `Chain.undamaged`.
         """
-        product = [self.route.the_product.output] if self.route.product else []
+        product = [self.route.the_product.output] if self.shares else []
         return self.chain.undamaged(images, [*self.route.residuals, *product], keep)
 
     def multiply(self, kernels: Array, undamaged: Values) -> Array:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxrobust.execution.chain import Chain
 from jaxrobust.execution.checks import alike, small_batch
 from jaxrobust.execution.ordinary import RANGE
-from jaxrobust.hoist import split
+from jaxrobust.execution.routes import cut_of
 from jaxrobust.network import Network
 from jaxrobust.program.rounding import PrecisionMode
-from jaxrobust.runtime.compiling import network_options
+from jaxrobust.runtime.meshes import mesh_of, sweep_devices
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -25,8 +26,8 @@ _TOLERANCE = 1e-4
 
 def forward(
     network: Network, size: int, precision: PrecisionMode = "float32", *, plain: bool = False
-) -> Callable[[Any, Any], Array]:
-    """The compiled undamaged network `(params, inputs) -> logits`.
+) -> tuple[Callable[[Any], Array], bool]:
+    """The compiled undamaged network `inputs -> logits`, and whether it is as it is defined.
 
     Args:
         network: any network.
@@ -34,8 +35,10 @@ def forward(
         precision: of matrix products and convolutions.
         plain: in no faster way than the network itself.
     """
-    parts = split(network, (), size, precision=precision, reformulate=False if plain else None)
-    return jax.jit(parts.whole, compiler_options=network_options())
+    how = {"platform": jax.default_backend(), "reformulate": not plain, "precision": precision}
+    cut = cut_of(network, size, **how)
+    chain = Chain(cut, network.params, mesh_of(tuple(sweep_devices(1)), 1))
+    return lambda inputs: chain.logits(inputs[None])[0], not cut.inexact
 
 
 class Forward:
@@ -54,9 +57,8 @@ class Forward:
     """
 
     def __init__(self, network: Network, size: int, precision: PrecisionMode) -> None:
-        self._params, self._size = network.params, size
-        self._fast = forward(network, size, precision)
-        self._plain = cache(lambda images: forward(network, images, precision, plain=True))
+        self._fast, self._exact = forward(network, size, precision)
+        self._plain = cache(lambda images: forward(network, images, precision, plain=True)[0])
         self._limit: float | None = None
         self.ordinary = True
 
@@ -64,7 +66,9 @@ class Forward:
         """The logits of `size` images, float32 [images, classes]."""
         if not self.ordinary:
             return self.by_definition(inputs)
-        logits = np.asarray(self._fast(self._params, inputs), np.float32)
+        logits = np.asarray(self._fast(inputs), np.float32)
+        if self._exact:
+            return logits
         if self._limit is None:
             index = np.arange(small_batch(len(inputs))) % len(inputs)
             expected = self.by_definition(np.asarray(inputs)[index])
@@ -76,4 +80,4 @@ class Forward:
 
     def by_definition(self, inputs: Array | np.ndarray) -> np.ndarray:
         """The logits of any number of images, in no faster way than the network itself."""
-        return np.asarray(self._plain(len(inputs))(self._params, inputs), np.float32)
+        return np.asarray(self._plain(len(inputs))(inputs), np.float32)

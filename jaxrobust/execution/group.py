@@ -18,11 +18,11 @@ from jaxrobust.design.trials import Swept, Trial, batches
 from jaxrobust.execution.baseline import Clean
 from jaxrobust.execution.chain import Chains, Images
 from jaxrobust.execution.chunks import Chunk, Step, chunks, is_linear
+from jaxrobust.execution.damaged import Damaged
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.ordinary import Limits
 from jaxrobust.execution.plan import Plan, make_plan
 from jaxrobust.execution.programs import STRANGE, Scoring, Shared, infinite_program
-from jaxrobust.execution.damaged import Damaged
 from jaxrobust.layers import Layer, leaf_paths
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.route import Route
@@ -146,15 +146,15 @@ class Group:
             options=job.options,
         )
         self.mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
-        self.route: Route = chains.route(
-            touched, self.plan.images_per_step, clean.ordinary
-        )
+        self.route: Route = chains.route(touched, self.plan.images_per_step, clean.ordinary)
         self.kernel = None
         if self.route.product:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
             self.kernel = leaves[self.route.product.kernel]
-        single = self.plan.trials_per_step == 1 and self.mesh.size == 1
-        self._damaged = self._on_devices(self.route, single)
+        linear = self.kernel is not None and any(
+            is_linear(each, layers, self.kernel) for each in self.perturbations
+        )
+        self._damaged = self._on_devices(self.route, shares=linear)
         self._scoring = Scoring(
             self._together,
             self.plan.trials_per_step * self.plan.trial_devices,
@@ -172,8 +172,10 @@ class Group:
     def _together(self) -> int:
         return self.plan.images_per_step * self.plan.image_devices
 
-    def _on_devices(self, route: Route, single: bool) -> Damaged:
-        return Damaged(self._chains.chain(route.cut, self.mesh), route, single)
+    def _on_devices(self, route: Route, shares: bool) -> Damaged:
+        single = self.plan.trials_per_step == 1 and self.mesh.size == 1
+        chain = self._chains.chain(route.cut, self.mesh)
+        return Damaged(chain, route, single=single, shares=shares)
 
     def steps(self, tasks: Iterable[Task]) -> Iterator[Sums]:
         """Runs tasks; some steps are under way while the caller adds up earlier ones."""
@@ -224,9 +226,7 @@ class Group:
                 leaves = {**leaves, kernel: chunk.kernels}
         else:
             rows, scales = divided((step.rows, linear.scales), self.mesh, TRIALS)
-            shared = Shared(
-                data.infinite, products, chunk.overlaps, rows, scales, linear.factors
-            )
+            shared = Shared(data.infinite, products, chunk.overlaps, rows, scales, linear.factors)
             logits, odd = self._damaged.logits_of_shared(leaves, data.undamaged, shared)
         values = self._scored(self._damaged, logits, leaves, odd, data)
         strange = values.pop(STRANGE) > 0
@@ -242,7 +242,7 @@ class Group:
         with self._making_plain:
             if self._plain is None:
                 route = self._chains.route(self._touched, self.plan.images_per_step, False)
-                self._plain = self._on_devices(route, self._damaged.single)
+                self._plain = self._on_devices(route, shares=False)
             plain, data = self._plain, self._plain_data.get(images)
             if data is None:
                 data = self._data(plain, images)
@@ -269,7 +269,7 @@ class Group:
         batch = job.images.batch(start, self._together, job.spec.block, stop)
         undamaged = damaged.undamaged(images, keep=self.plan.keep_residuals)
         infinite = None
-        if damaged.route.product:
+        if damaged.shares:
             infinite = infinite_program(self.mesh)(undamaged[damaged.route.the_product.output])
         logits = self.clean.logits[batch.index]
         logits = logits if job.metrics else logits[:, :0]  # only metrics read them

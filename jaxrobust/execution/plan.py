@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import jax
 
 from jaxrobust.design.options import Options
-from jaxrobust.hoist import Split
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation, draw_shapes
+from jaxrobust.program.route import Route
 
 # On a CPU larger working sets only leave the caches; an accelerator wants them as large as fits.
 _CPU_WORKING_SET = 96 * 2**20
@@ -59,7 +59,7 @@ class Plan:
 
 
 def make_plan(
-    split: Split,
+    split: Route,
     layers: Sequence[Layer],
     perturbations: Sequence[tuple[Perturbation, int]],
     *,
@@ -126,7 +126,7 @@ def make_plan(
 
 
 def images_per_step(
-    split: Split, batch: int, *, images: int, memory: int, most: int | None = None
+    split: Route, batch: int, *, images: int, memory: int, most: int | None = None
 ) -> int:
     """How many images one call runs, so that the last call has few to spare.
 

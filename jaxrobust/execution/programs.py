@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 
 from jaxrobust.counts.score import score
@@ -30,8 +31,6 @@ from jaxrobust.execution.ordinary import (
 from jaxrobust.program.segments import Piece
 from jaxrobust.runtime.compiling import network_options
 from jaxrobust.runtime.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, divided, on_mesh
-
-from jax import Array
 
 STRANGE = "strange"
 Own = tuple[bool, ...]

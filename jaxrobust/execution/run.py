@@ -15,6 +15,7 @@ from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.baseline import evaluate_clean
+from jaxrobust.execution.chain import Chains
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.partition import Follower
@@ -58,6 +59,7 @@ class Runner:
         params = divided(job.network.params, mesh_of(tuple(self._devices), 1), WHOLE)
         self.job = replace(job, network=job.network.with_params(params))
         self.swept = Swept.of(spec, job.perturbations)
+        self._chains = Chains(self.job)
         self._groups: dict[tuple[int, tuple[str, ...]], Group] = {}
         # By group of layers: seconds and trial-images, from the first step's end on.
         self._took: dict[int, tuple[float, int]] = {}
@@ -167,6 +169,7 @@ class Runner:
                     group = self._groups[number, touched] = Group(
                         self.job,
                         self.clean,
+                        self._chains,
                         number,
                         layers,
                         touched,

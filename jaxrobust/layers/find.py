@@ -14,7 +14,7 @@ from jaxrobust.errors import SpecificationError, unknown
 from jaxrobust.layers.loops import Opened, opened
 from jaxrobust.layers.roles import PRODUCTS, Use, leaf_uses, make_leaf
 from jaxrobust.layers.table import Layer, LayerTable, Leaf
-from jaxrobust.program.jaxprs import leaf_paths,  Program, dependents
+from jaxrobust.program.jaxprs import Program, dependents, leaf_paths
 
 
 def layer_table(

@@ -256,4 +256,3 @@ def _begins_segment(equation: Equation, from_images: Collection[int]) -> bool:
     if equation.primitive in _LOOPS:
         return True
     return equation.primitive in _PRODUCTS and not from_images.issuperset(equation.reads)
-
