@@ -46,7 +46,7 @@ def derivation_program(piece: Piece, own: Own, mesh: Mesh) -> Any:
         own: for each of `given` whether it is [trials, …]; then so is all that is made.
         mesh: the devices.
     """
-    whole = jax.vmap(lambda given: piece(given, ()), _axes(own)) if any(own) else None
+    whole = jax.vmap(lambda given: piece(given, ()), (_axes(own),)) if any(own) else None
 
     def derived(*given: Array) -> list[Array]:
         return whole(list(given)) if whole else piece(given, ())
