@@ -48,12 +48,17 @@ class Limits(NamedTuple):
     @staticmethod
     def of(leaves: Mapping[str, Any], logits: np.ndarray) -> Limits:
         """By the undamaged leaves and logits; for a leaf of zeros the greatest leaf counts."""
-        greatest = {path: float(jnp.max(jnp.abs(leaf), initial=0)) for path, leaf in leaves.items()}
+        greatest = {path: float(_greatest()(leaf)) for path, leaf in leaves.items()}
         most = max(greatest.values(), default=0.0)
         return Limits(
             {path: np.float32(RANGE * (own or most)) for path, own in greatest.items()},
             np.float32(RANGE * np.abs(logits).max(initial=0)),
         )
+
+
+@cache
+def _greatest() -> Any:
+    return jax.jit(lambda leaf: jnp.max(jnp.abs(leaf)), compiler_options=network_options())
 
 
 def is_strange(array: Any, limit: Any) -> Bool[Array, ""]:

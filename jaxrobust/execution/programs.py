@@ -9,7 +9,7 @@ programs that compute the undamaged network.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -213,10 +213,9 @@ class Scoring:
         keep: Keep,
         mesh: Mesh,
     ) -> None:
-        self._how = dict(block=block, blocks=blocks_per_step(images, block), metrics=metrics)
-        self._how |= {"keep": keep}
         self._mesh, self._trials = mesh, np.zeros(trials, bool)
-        self._program = cache(self._compiled)
+        how = (block, blocks_per_step(images, block), tuple(metrics.items()), keep, mesh)
+        self._program = partial(_scoring_program, *how)
 
     def __call__(
         self,
@@ -249,22 +248,31 @@ class Scoring:
                 odd = _strange_leaves_program(self._mesh)(list(leaves.values()), most)
         return self._program(per_trial)(values, odd, strange, limit, list(scoring))
 
-    def _compiled(self, per_trial: bool) -> Any:
-        mesh = self._mesh
 
-        def sums(logits: Any, leaves: Any, products: Any, limit: Any, scoring: Any) -> Any:
-            products = None if products is None else products[0]
+@lru_cache(maxsize=256)
+def _scoring_program(
+    block: int,
+    blocks: int,
+    metrics: tuple[tuple[str, Metric], ...],
+    keep: Keep,
+    mesh: Mesh,
+    per_trial: bool,
+) -> Any:
+    """`(logits, strange leaves, strange products, limit, scoring) -> sums` of `Scoring`."""
 
-            def one_trial(logits: Any, leaves: Any, products: Any) -> dict[str, Array]:
-                odd = leaves if products is None else leaves | products
-                if limit is not None:
-                    odd |= is_strange(logits, limit)
-                return {**score(logits, *scoring, **self._how), STRANGE: odd.astype(jnp.int32)}
+    def sums(logits: Any, leaves: Any, products: Any, limit: Any, scoring: Any) -> Any:
+        products = None if products is None else products[0]
 
-            axes = (0 if per_trial else None, 0, 0)
-            found = jax.vmap(one_trial, axes)(logits[0], leaves, products)
-            return jax.lax.psum(found, "image") if mesh.shape["image"] > 1 else found
+        def one_trial(logits: Any, leaves: Any, products: Any) -> dict[str, Array]:
+            odd = leaves if products is None else leaves | products
+            if limit is not None:
+                odd |= is_strange(logits, limit)
+            how = dict(block=block, blocks=blocks, metrics=dict(metrics), keep=keep)
+            return {**score(logits, *scoring, **how), STRANGE: odd.astype(jnp.int32)}
 
-        made = IMAGES_AND_TRIALS if per_trial else IMAGES
-        given = [made, TRIALS, IMAGES_AND_TRIALS, WHOLE, IMAGES]
-        return on_mesh(sums, mesh, given, TRIALS, network_options())
+        found = jax.vmap(one_trial, (0 if per_trial else None, 0, 0))(logits[0], leaves, products)
+        return jax.lax.psum(found, "image") if mesh.shape["image"] > 1 else found
+
+    made = IMAGES_AND_TRIALS if per_trial else IMAGES
+    given = [made, TRIALS, IMAGES_AND_TRIALS, WHOLE, IMAGES]
+    return on_mesh(sums, mesh, given, TRIALS, network_options())

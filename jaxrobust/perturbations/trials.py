@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
+from jaxrobust.perturbations.compiled import Argument, program_for_trials
 from jaxrobust.runtime.meshes import TRIALS, WHOLE, divided, on_mesh
 
 
@@ -58,41 +59,81 @@ def draw_program(
 
     On a mesh every device draws for its part of the keys.
     """
-    draw = perturbation.draw or (lambda key, layer: ())
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    return program_for_trials(_draw_of(perturbation, layer), (Argument(key, True, TRIALS),), mesh)
 
-    def draws(keys: Array) -> Any:
+
+def _draw_of(perturbation: Perturbation, layer: Layer) -> Callable[[Any], Any]:
+    def draw(key: Any) -> Any:
         with jax.threefry_partitionable(True):
-            return jax.vmap(lambda key: draw(key, layer))(keys)
+            return perturbation.draw(key, layer) if perturbation.draw else ()
 
-    return on_mesh(draws, mesh, [TRIALS], TRIALS)
+    return draw
+
+
+def _apply(
+    perturbation: Perturbation,
+    mesh: Mesh | None,
+    shared: Leaves,
+    own: Leaves,
+    noise: Any,
+    rows: Any,
+    amounts: Amounts,
+) -> dict[str, Array]:
+    """The damaged leaves of several trials, [trials, …] each.
+
+    Leaves, amounts and results are dictionaries by path.
+
+    Args:
+        perturbation, mesh: what is done, and where. On a mesh every device has its part of the
+            trials and of the noise, of which its rows are.
+        shared: leaves that all trials share.
+        own: leaves that each trial has its own of, [trials, …], because another layer of its group
+            has damaged them already.
+        noise: [seeds, …] of each array.
+        rows: int32 [trials], which row of the noise a trial uses.
+        amounts: [trials] of each leaf.
+    """
+    given = (shared, own, noise, rows, amounts)
+    leaves, structure = jax.tree.flatten(given)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return _apply_program(perturbation, mesh, structure, shapes)(*given)
 
 
 @lru_cache(maxsize=4096)
-def apply_program(
-    perturbation: Perturbation, mesh: Mesh | None = None
+def _apply_program(
+    perturbation: Perturbation,
+    mesh: Mesh | None,
+    structure: Any,
+    shapes: tuple[jax.ShapeDtypeStruct, ...],
 ) -> Callable[..., dict[str, Array]]:
-    """The compiled program `(shared leaves, own leaves, noise, seed_of [trials], amounts)`.
-
-    It returns the damaged leaves, [trials, …] each. Leaves, amounts and results are dictionaries
-    by path; `seed_of` says which row of the noise a trial uses. Leaves come in two parts: those
-    that all trials share, and those that each trial has its own of, [trials, …], because another
-    layer of its group has damaged them already. On a mesh every device has its part of the trials
-    and of the noise, of which its `seed_of` gives rows.
-    """
+    shared, own, noise, rows, amounts = jax.tree.unflatten(structure, shapes)
 
     def one_trial(shared: Leaves, own: Leaves, noise: Any, row: Any, amounts: Amounts) -> Any:
         noise = jax.tree.map(lambda rows: rows[row], noise)
         return dict(perturbation.apply({**shared, **own}, noise, amounts))
 
-    all_trials = jax.vmap(one_trial, in_axes=(None, 0, None, 0, 0))
-    return on_mesh(all_trials, mesh, [WHOLE, TRIALS, TRIALS, TRIALS, TRIALS], TRIALS)
+    def one(x: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+
+    def of_one_device(x: Any) -> Any:
+        devices = 1 if mesh is None else mesh.shape["trial"]
+        return jax.ShapeDtypeStruct((x.shape[0] // devices, *x.shape[1:]), x.dtype)
+
+    arguments = (
+        Argument(shared, False, WHOLE),
+        Argument(jax.tree.map(one, own), True, TRIALS),
+        Argument(jax.tree.map(of_one_device, noise), False, TRIALS),
+        Argument(one(rows), True, TRIALS),
+        Argument(jax.tree.map(one, amounts), True, TRIALS),
+    )
+    return program_for_trials(one_trial, arguments, mesh)
 
 
 def draw_shapes(perturbation: Perturbation, layer: Layer) -> Any:
     """Shapes and dtypes of one seed's noise, without drawing it."""
-    keys = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")[None])
-    noise = jax.eval_shape(draw_program(perturbation, layer.without_values()), keys)
-    return jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), noise)
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    return jax.eval_shape(_draw_of(perturbation, layer.without_values()), key)
 
 
 def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Decimal]) -> None:
@@ -209,7 +250,7 @@ def damage(
         }
         amounts = amounts_of(perturbation, layer, strengths)
         given = divided((seed_of, amounts), mesh, TRIALS)
-        made = apply_program(perturbation, mesh)(shared, own, rows, *given)
+        made = _apply(perturbation, mesh, shared, own, rows, *given)
         for path, part in made.items():
             if place := touched[path].place:
                 before = damaged.get(path)
@@ -291,7 +332,7 @@ def linear_damage(
     amounts = amounts_of(perturbation, layer, strengths)
     if leaves:
         given = divided((seed_of, amounts), mesh, TRIALS)
-        leaves = apply_program(perturbation, mesh)(leaves, {}, noise, *given)
+        leaves = _apply(perturbation, mesh, leaves, {}, noise, *given)
     if perturbation.acts == "affine":
         return LinearDamage(leaves, scales=amounts[kernel.path])
     return LinearDamage(leaves, factors=leaves.pop(kernel.path))
