@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ _RUN = 2**18
 _VECTOR = 4096
 
 
+@functools.partial(jax.jit, static_argnums=1)  # so that it is traced once for each n
 def random_ranks(key: Any, n: int) -> UInt32[Array, " n"]:
     """The rank of each of n entries in a random order: a random permutation of 0 … n-1.
 

@@ -132,8 +132,13 @@ def _apply_program(
 
 def draw_shapes(perturbation: Perturbation, layer: Layer) -> Any:
     """Shapes and dtypes of one seed's noise, without drawing it."""
+    return _draw_shapes(perturbation, layer.without_values())
+
+
+@lru_cache(maxsize=4096)
+def _draw_shapes(perturbation: Perturbation, layer: Layer) -> Any:
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
-    return jax.eval_shape(_draw_of(perturbation, layer.without_values()), key)
+    return jax.eval_shape(_draw_of(perturbation, layer), key)
 
 
 def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Decimal]) -> None:
