@@ -10,7 +10,7 @@ import platform
 import jax
 
 # Parameters of glibc's mallopt(3).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 
 
 @functools.cache
@@ -31,4 +31,5 @@ def keep_freed_memory() -> None:
     # Older versions refuse more than 32 MiB.
     if mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TOP_PAD, 2**28)
         mallopt(_ARENA_MAX, 1)  # those of further threads never hold blocks above 64 MiB
