@@ -16,14 +16,15 @@ from _benchmark_data import network
 from _benchmark_workloads import IMAGES, PERTURBATIONS, Workload
 
 import jaxrobust as jr
-from jaxrobust.hoist import split
+from jaxrobust.execution.routes import route_of
 from jaxrobust.network import Network
 from jaxrobust.perturbations import draw, find
+from jaxrobust.program.route import Route
 
 
 def operations_of_loop(network: Network, workload: Workload) -> int:
     """Operations of a loop that runs the whole network for every trial."""
-    whole = split(network, (), workload.block, reformulate=False).prefix_operations
+    whole = _route(network, (), workload).prefix_operations
     return whole * workload.images // workload.block * workload.trials
 
 
@@ -42,7 +43,7 @@ def remaining_operations(network: Network, workload: Workload) -> int:
         once = {}
         for perturbation in map(find, PERTURBATIONS):
             touched = tuple(leaf.path for leaf in perturbation.leaves(layer))
-            parts = split(network, touched, workload.block, reformulate=False)
+            parts = _route(network, touched, workload)
             once[touched] = parts.prefix_operations + parts.product_operations
             shared = parts.product_operations if perturbation.acts else 0
             trials = len(workload.strengths) * workload.seeds
@@ -50,6 +51,10 @@ def remaining_operations(network: Network, workload: Workload) -> int:
             total += shared * workload.seeds if perturbation.acts == "affine" else 0
         total += sum(once.values())
     return total * workload.images // workload.block
+
+
+def _route(network: Network, touched: tuple[str, ...], workload: Workload) -> Route:
+    return route_of(network, touched, workload.block, platform="cpu", reformulate=False)
 
 
 def product_rate() -> float:

@@ -24,8 +24,6 @@ ROOMS = (
     "parameters",
     "adapters",
     "network",
-    "products",
-    "hoist",
     "perturbations",
     "statistics",
     "sampling",

@@ -12,7 +12,8 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import refusal, save
 
 import jaxrobust as jr
-from jaxrobust.hoist import split
+from jaxrobust.execution.routes import cut_of
+from jaxrobust.program.jaxprs import run
 
 
 def rounded_by_hand(values: np.ndarray, mode: str) -> np.ndarray:
@@ -26,9 +27,16 @@ def rounded_by_hand(values: np.ndarray, mode: str) -> np.ndarray:
 @pytest.mark.parametrize("mode", ["bfloat16", "tensorfloat32"])
 def test_operands_are_rounded_and_sums_are_not(mode: str) -> None:
     net = NETWORKS["chain"]()
-    parts = split(net, [], 5, precision=mode)  # pyright: ignore[reportArgumentType]
+    program = cut_of(net, 5, platform="cpu", precision=mode).program  # pyright: ignore[reportArgumentType]
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
-    found = jax.jit(lambda p, x: parts.prefix(p, parts.shared(p), x))(net.params, images)[0]
+
+    @jax.jit
+    def logits(params: Any, images: Any) -> jax.Array:
+        values = dict(zip(program.parameters, jax.tree.leaves(params), strict=True))
+        values |= {**program.constants, program.images: images}
+        return run(program.equations, values, [program.output])[0]
+
+    found = logits(net.params, images)
 
     def layer(name: str) -> dict[str, np.ndarray]:
         return {leaf: np.asarray(value) for leaf, value in net.params[name].items()}
