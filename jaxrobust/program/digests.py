@@ -59,7 +59,7 @@ def digest_of_equations(
         given: how many of the inputs do not depend on the images.
     """
     flat = Flat(tuple(equations), {}, dict(shapes), tuple(inputs), tuple(outputs))
-    return digest((given, _outputs(flat)))
+    return digest((given, [_kind(shapes[number]) for number in inputs], _outputs(flat)))
 
 
 def digest_of(function: Callable[..., Any], *arguments: Any) -> str:

@@ -1,6 +1,6 @@
 """What the tests of the engine share: a small network and a few random images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import save
 
 import jaxrobust as jr
-from jaxrobust.perturbations import REGISTRY
+from jaxrobust.execution import chunks, ordinary, programs
+from jaxrobust.perturbations import REGISTRY, compiled, trials
+from jaxrobust.runtime.meshes import on_mesh
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +44,31 @@ def whole(net: jr.Network, source: jr.ImageSource, tmp_path_factory: Any) -> Pat
     run = tmp_path_factory.mktemp("runs") / "whole"
     sweep(net, source, run)
     return run
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable], None]]:
+    """Has a function called with each program that the engine calls, its name and its arguments."""
+    see: list[Callable[[str, Any, tuple[Any, ...]], None]] = []
+
+    def recording(function: Any, *arguments: Any, **options: Any) -> Any:
+        program = on_mesh(function, *arguments, **options)
+
+        def call(*given: Any) -> Any:
+            for each in see:
+                each(getattr(function, "__name__", ""), program, given)
+            return program(*given)
+
+        return call
+
+    def forget() -> None:
+        for module in (programs, compiled, trials, chunks, ordinary):
+            for each in vars(module).values():
+                if hasattr(each, "cache_clear"):
+                    each.cache_clear()
+
+    forget()
+    for module in (programs, compiled, trials, chunks, ordinary):
+        monkeypatch.setattr(module, "on_mesh", recording)
+    yield see.append
+    forget()
