@@ -32,7 +32,8 @@ class Target:
         touched: paths of the damaged leaves.
         swept: the perturbations that touch them.
         parts: the network split there for a batch of `batch` images, as it is run.
-        written: the same without faster ways to compute convolutions, to count operations.
+        whole: the undamaged network for as many images, as it is run.
+        written: as `parts`, without faster ways to compute convolutions: to count operations.
         batch: images of both splits.
         options: how to run it.
     """
@@ -43,6 +44,7 @@ class Target:
     touched: tuple[str, ...]
     swept: tuple[Swept, ...]
     parts: Route
+    whole: Route
     written: Route
     batch: int
     options: Options
@@ -114,6 +116,7 @@ class Work:
         """Plans some trials of a target."""
         plan = make_plan(
             target.parts,
+            target.whole,
             target.layers,
             [(each.perturbation, len(each.trials)) for each in swept],
             images=images,
@@ -200,6 +203,7 @@ def targets(
                     touched=touched,
                     swept=tuple(alike),
                     parts=route_of(network, touched, spec.block, **how),
+                    whole=route_of(network, (), spec.block, **how),
                     written=route_of(network, touched, spec.block, reformulate=False, **how),
                     batch=spec.block,
                     options=options,

@@ -136,6 +136,7 @@ class Group:
         self._limits = Limits.of({path: leaves[path] for path in touched}, clean.logits)
         self.plan = plan or make_plan(
             chains.route(touched, spec.block, clean.ordinary),
+            chains.route((), spec.block, clean.ordinary),
             layers,
             perturbations,
             images=spec.images,

@@ -60,6 +60,7 @@ class Plan:
 
 def make_plan(
     split: Route,
+    whole: Route,
     layers: Sequence[Layer],
     perturbations: Sequence[tuple[Perturbation, int]],
     *,
@@ -73,7 +74,8 @@ def make_plan(
     """Plans the trials of one group of layers.
 
     Args:
-        split: the network split at what is damaged, for a batch of `batch` images.
+        split: what the damage reaches, for a batch of `batch` images.
+        whole: the undamaged network for as many.
         layers: the layers of the group.
         perturbations: each with its number of trials on this group.
         images, seeds: of the specification.
@@ -92,7 +94,8 @@ def make_plan(
 
     # Trials × images that fit beside each other in the suffix.
     fit = max(int(_working_set(memory) * batch / max(split.suffix_peak_bytes, 1)), 1)
-    size = images_per_step(split, batch, images=run, memory=memory, most=fit)
+    # The same for all layers, so that they share compiled programs.
+    size = images_per_step(whole, batch, images=run, memory=memory)
     size = options.images_per_step or size
 
     leaves = [leaf for layer in layers for leaf in layer.leaves]
@@ -125,20 +128,18 @@ def make_plan(
     )
 
 
-def images_per_step(
-    split: Route, batch: int, *, images: int, memory: int, most: int | None = None
-) -> int:
+def images_per_step(whole: Route, batch: int, *, images: int, memory: int) -> int:
     """How many images one call runs, so that the last call has few to spare.
 
     Args:
-        split: the network split for a batch of `batch` images.
-        batch: see `split`.
+        whole: the undamaged network for a batch of `batch` images.
+        batch: see `whole`.
         images: how many there are in all.
         memory: bytes that the sweep may use.
-        most: the most that the suffix can take.
     """
-    fit = max(int(_working_set(memory) * batch / max(split.prefix_peak_bytes, 1)), 1)
-    steps = -(-images // min(fit, most or fit))
+    peak = max(whole.prefix_peak_bytes, whole.suffix_peak_bytes, 1)
+    fit = max(int(_working_set(memory) * batch / peak), 1)
+    steps = -(-images // fit)
     return -(-images // steps)
 
 
