@@ -112,15 +112,15 @@ class Damaged:
         behind: set[int],
     ) -> Any:
         own = self._by_variable(leaves)
-        last = {v: n for n, piece in enumerate(pieces) for v in piece.reads}
+        output = self.chain.cut.program.output
+        last = {v: n for n, piece in enumerate(pieces) for v in piece.reads if v != output}
         for number, piece in enumerate(pieces):
             made, per_trial = self._run(piece, own, values, behind)
             values |= made
             behind |= set(made) if per_trial else set()
             for variable in piece.reads:
-                if last[variable] == number:
+                if last.get(variable) == number:
                     del values[variable]
-        output = self.chain.cut.program.output
         return values[output], output in behind
 
     def _run(

@@ -223,9 +223,9 @@ def test_the_engine_reads_from_the_cache():
     for images, count in ((source()[:60], 60), (source()[:60], 0)):
         held = Images.decode(NETWORK, images, lambda what, *_: told.append(what))
         assert decoded(images) == count and set(told) == {"reading images", "decoding images"}
-        batch = held.batch(NETWORK, 50, 20, 20)
+        batch = held.batch(50, 20, 20)
         inputs, labels = NETWORK.prepare(images[50:])
-        np.testing.assert_array_equal(batch.inputs[:10], inputs)
+        np.testing.assert_array_equal(held.inputs(NETWORK, batch.index, 1)[0][:10], inputs)
         np.testing.assert_array_equal(batch.labels[:10], labels)
         assert batch.present.tolist() == [True] * 10 + [False] * 10
         decoded(images)
