@@ -48,7 +48,8 @@ def remaining_operations(network: Network, workload: Workload) -> int:
             shared = parts.product_operations if perturbation.acts else 0
             trials = len(workload.strengths) * workload.seeds
             total += (parts.suffix_operations - shared) * trials
-            total += shared * workload.seeds if perturbation.acts == "affine" else 0
+            directions = perturbation.linear.directions_per_seed if perturbation.linear else 0
+            total += shared * workload.seeds * directions
         total += sum(once.values())
     return total * workload.images // workload.block
 

@@ -80,8 +80,7 @@ def network(name: str) -> jr.Network:
 def route_to(name: str, layer: str, reformulate: bool = False, share: bool = False) -> Route:
     net = network(name)
     paths = [leaf.path for leaf in net.layers[layer].leaves]
-    how = {"reformulate": reformulate, "share": share}
-    return route_of(net, paths, IMAGES, platform="cpu", **how)
+    return route_of(net, paths, IMAGES, platform="cpu", reformulate=reformulate, share=share)
 
 
 def images() -> jax.Array:

@@ -90,7 +90,8 @@ class Target:
             total += suffix * len(trials)
             if self.is_linear(each.perturbation):
                 seeds = {seed for _, seed in trials}
-                directions = len(seeds) if each.perturbation.acts == "affine" else 0
+                acts = each.perturbation.linear
+                directions = len(seeds) * acts.directions_per_seed if acts else 0
                 total += product * (directions - len(trials))
         return total / self.batch
 

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept, Trial, batches
-from jaxrobust.execution.ordinary import Overlaps, overlaps
+from jaxrobust.execution.ordinary import overlaps
 from jaxrobust.execution.plan import Plan
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations import LinearDamage, Perturbation, damage, draw, linear_damage
+from jaxrobust.perturbations.linear import Overlaps
 from jaxrobust.runtime.meshes import TRIALS, WHOLE, on_mesh
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Chunk:
 
 def is_linear(perturbation: Perturbation, layers: Sequence[Layer], kernel: Leaf) -> bool:
     """Whether trials that damage these layers can share the product that the kernel enters."""
-    return perturbation.acts is not None and len(layers) == 1 and kernel.dtype == np.float32
+    return perturbation.linear is not None and len(layers) == 1 and kernel.dtype == np.float32
 
 
 def chunks(
@@ -152,7 +153,7 @@ class _Cut:
                 steps.append(Step(padded, linear.leaves, linear, rows - start, damaged))
             if steps:
                 directions, found = None, None
-                if self.each.perturbation.acts == "affine":
+                if steps[0].linear.acts.directions_per_seed:
                     directions = self._rows(noise[kernel.path], start, together)
                     found = overlaps(kernel, directions, self.mesh)
                 yield Chunk(self.each.row, directions, found, tuple(steps))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrobust.execution.chain import Chain, Images
 from jaxrobust.execution.programs import Shared, piece_program, sharing_program
+from jaxrobust.perturbations.linear import Affine, PerUnit
 from jaxrobust.program.route import Route
 from jaxrobust.program.segments import Piece
 
@@ -75,29 +76,34 @@ class Damaged:
         return self._rest(self.route.pieces, leaves, values, behind)
 
     def logits_of_shared(
-        self, leaves: Mapping[str, Array], undamaged: Values, shared: Shared
-    ) -> tuple[Any, Array]:
+        self,
+        acts: Affine | PerUnit,
+        leaves: Mapping[str, Array],
+        undamaged: Values,
+        shared: Shared,
+    ) -> tuple[Any, Any]:
         """Those of trials whose product follows from the undamaged kernel's.
 
         Args:
+            acts: how.
             leaves: path -> damaged leaf [trials, …], without the kernel.
             undamaged: what trials read, and the product.
-            shared: how each trial's product follows from it.
+            shared: what each trial's product follows from.
 
         Returns:
             As `logits`, and whether trials are strange, [devices, trials].
         """
         product = self.route.the_product
-        values, behind, odd = dict(undamaged), set(), None
-        pieces = list(self.route.pieces)
+        values, behind = dict(undamaged), set()
+        pieces, odd = [], None
         for piece in self.route.pieces:
             if product.output not in piece.reads:
-                break
-            pieces.remove(piece)
+                pieces.append(piece)
+                continue
             given, own = self._given(piece, self._by_variable(leaves))
             place = piece.reads.index(product.output)
             program = sharing_program(
-                piece, own, place, product.unit_axis, self.single, self.chain.mesh
+                piece, own, acts, place, product.unit_axis, self.single, self.chain.mesh
             )
             made, odd = program(given, [values[v] for v in piece.reads], shared)
             values |= zip(piece.makes, made, strict=True)

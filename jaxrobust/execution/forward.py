@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxrobust.execution.chain import Chain
 from jaxrobust.execution.checks import alike, small_batch
-from jaxrobust.execution.ordinary import RANGE
 from jaxrobust.execution.routes import cut_of
 from jaxrobust.network import Network
+from jaxrobust.perturbations.linear import RANGE
 from jaxrobust.program.rounding import PrecisionMode
 from jaxrobust.runtime.meshes import mesh_of, sweep_devices
 

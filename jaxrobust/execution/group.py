@@ -226,9 +226,11 @@ class Group:
                 kernel = self._damaged.route.the_product.kernel
                 leaves = {**leaves, kernel: chunk.kernels}
         else:
-            rows, scales = divided((step.rows, linear.scales), self.mesh, TRIALS)
-            shared = Shared(data.infinite, products, chunk.overlaps, rows, scales, linear.factors)
-            logits, odd = self._damaged.logits_of_shared(leaves, data.undamaged, shared)
+            rows, own = divided((step.rows, linear.own), self.mesh, TRIALS)
+            shared = Shared(data.infinite, products, chunk.overlaps, rows, own)
+            logits, odd = self._damaged.logits_of_shared(
+                linear.acts, leaves, data.undamaged, shared
+            )
         values = self._scored(self._damaged, logits, leaves, odd, data)
         strange = values.pop(STRANGE) > 0
         if any(trial for trial, own in zip(step.trials, strange, strict=True) if own):

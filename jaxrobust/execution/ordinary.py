@@ -19,19 +19,12 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrobust.layers import Leaf
+from jaxrobust.perturbations.linear import RANGE, Overlaps
 from jaxrobust.runtime.compiling import network_options
 from jaxrobust.runtime.meshes import TRIALS, WHOLE, on_mesh
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
-
-RANGE = 64.0
-"""How many times the undamaged network's largest number an ordinary number is at most.
-
-Rounding errors grow as much: to 64 millionths of the largest output in Winograd's convolutions."""
-
-# Squares of smaller norms are no longer numbers of full precision in float32.
-_LEAST_SQUARE = 1e-30
+    from jaxtyping import Bool
 
 
 class Limits(NamedTuple):
@@ -72,24 +65,6 @@ def are_strange(arrays: Mapping[str, Array], limits: Mapping[str, Any]) -> Bool[
     return jnp.asarray(found, bool).any()
 
 
-class Overlaps(NamedTuple):
-    """Inner products for each output unit, float32 [seeds, units]: how directions lie to a kernel.
-
-    Attributes:
-        kernel: of the undamaged kernel with itself.
-        mixed: of the kernel with the direction in which a seed changes it.
-        direction: of the direction with itself.
-    """
-
-    kernel: Array
-    mixed: Array
-    direction: Array
-
-    def of(self, seed: Any) -> Overlaps:
-        """Those of one seed, [units]."""
-        return Overlaps(*(each[seed] for each in self))
-
-
 def overlaps(kernel: Leaf, directions: Array, mesh: Mesh) -> Overlaps:
     """How the directions in which trials change a kernel lie to it.
 
@@ -118,31 +93,3 @@ def _overlaps(unit_axes: tuple[int, ...], mesh: Mesh) -> Any:
 
     # Without the options these sums take five times as long on a CPU.
     return on_mesh(of_all, mesh, [WHOLE, TRIALS], TRIALS, network_options())
-
-
-def sum_is_strange(overlaps: Overlaps, scale: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether `product + scale · direction` may be less accurate than the damaged kernel's product.
-
-    The norm of each unit of the damaged kernel follows from the overlaps: it must neither be far
-    greater than those of the undamaged kernel, nor far less than its own, as where they cancel.
-
-    Args:
-        overlaps: of one seed, [units] each.
-        scale: of one trial.
-    """
-    kernel, mixed, direction = overlaps
-    squares = kernel + 2 * scale * mixed + jnp.square(scale) * direction
-    greatest = jnp.max(kernel, initial=0)
-    within = (squares <= RANGE**2 * greatest) & (squares * RANGE**2 >= kernel)
-    return ~(jnp.all(within) & (greatest >= _LEAST_SQUARE))
-
-
-def factors_are_strange(factors: Array) -> Bool[Array, ""]:
-    """Whether `product · factor` may be less accurate than the damaged kernel's product.
-
-    Args:
-        factors: of each unit of one trial; 0 for one that is silent.
-    """
-    magnitude = jnp.abs(factors)
-    usual = (magnitude >= 1 / RANGE) & (magnitude <= RANGE)
-    return ~jnp.all((factors == 0) | usual)

@@ -21,13 +21,8 @@ from jax.sharding import Mesh
 from jaxrobust.counts.score import score
 from jaxrobust.design.specification import Keep, Metric
 from jaxrobust.execution.images import blocks_per_step
-from jaxrobust.execution.ordinary import (
-    Limits,
-    Overlaps,
-    factors_are_strange,
-    is_strange,
-    sum_is_strange,
-)
+from jaxrobust.execution.ordinary import Limits, is_strange
+from jaxrobust.perturbations.linear import Affine, Overlaps, PerUnit
 from jaxrobust.program.segments import Piece
 from jaxrobust.runtime.compiling import network_options
 from jaxrobust.runtime.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, divided, on_mesh
@@ -96,36 +91,39 @@ def _first(values: list[Any], own: Own) -> list[Any]:
 
 
 class Shared(NamedTuple):
-    """How the products of trials follow from that of the undamaged kernel.
-
-    The product of a trial is `(product + scale · product of the direction in its row) · factor`.
+    """What the products of trials follow from.
 
     Attributes:
         infinite: [devices], whether the undamaged product is not finite.
         directions: their products, [devices, rows, …], in the single case [devices, …]; or None.
-        overlaps: of the directions with the kernel.
-        rows: int32 [trials].
-        scales: float32 [trials], or None.
-        factors: [trials, units…], or None.
+        overlaps: of the directions with the kernel, or None.
+        rows: int32 [trials], which direction is a trial's.
+        own: what each trial has of its own, [trials, …].
     """
 
-    infinite: Array
+    infinite: Any
     directions: Array | None
     overlaps: Overlaps | None
     rows: Array
-    scales: Array | None
-    factors: Array | None
+    own: Array
 
 
 @lru_cache(maxsize=4096)
 def sharing_program(
-    piece: Piece, own: Own, product: int, unit_axis: int, single: bool, mesh: Mesh
+    piece: Piece,
+    own: Own,
+    acts: Affine | PerUnit,
+    product: int,
+    unit_axis: int,
+    single: bool,
+    mesh: Mesh,
 ) -> Any:
     """`(given, reads, shared) -> (made, strange)`: the piece that reads a shared product.
 
     Args:
         piece: reads the undamaged product, and otherwise what no damage reaches.
         own: for each of `given` whether it is [trials, …].
+        acts: how the product of a trial follows.
         product: the place of the product among `reads`.
         unit_axis: the axis of the product that counts the kernel's output units.
         single, mesh: as in `piece_program`.
@@ -134,32 +132,26 @@ def sharing_program(
     def made(given: list[Any], reads: list[Any], shared: Shared) -> tuple[list[Array], Array]:
         reads = [each[0] for each in reads]
 
-        def one_trial(given: Any, row: Array, scale: Any, factor: Any) -> Any:
-            value, odd = reads[product], shared.infinite[0]
-            if scale is not None and shared.directions is not None:
-                direction = shared.directions[0]
-                value = value + scale * (direction if single else direction[row])
-                odd |= sum_is_strange(shared.overlaps.of(row), scale)
-            if factor is not None:
-                odd |= factors_are_strange(factor)
-                shape = [1] * value.ndim
-                shape[unit_axis] = -1
-                factor = factor.reshape(shape)
-                # Of what is silent nothing is left.
-                value = jnp.where(factor == 0, jnp.zeros((), value.dtype), value * factor)
+        def one_trial(given: Any, row: Array, own: Any) -> Any:
+            direction, overlaps = None, None
+            if shared.directions is not None and shared.overlaps is not None:
+                direction = shared.directions[0] if single else shared.directions[0][row]
+                overlaps = shared.overlaps.of(row)
+            value = acts.product(reads[product], direction, own, unit_axis)
+            odd = shared.infinite[0] | acts.is_strange(overlaps, own)
             return piece(given, [*reads[:product], value, *reads[product + 1 :]]), odd
 
-        trials = (shared.rows, shared.scales, shared.factors)
+        trials = (shared.rows, shared.own)
         if single:
-            values, odd = one_trial(_first(given, own), *jax.tree.map(lambda x: x[0], trials))
+            values, odd = one_trial(_first(given, own), *(each[0] for each in trials))
             odd = odd[None]
         else:
-            values, odd = jax.vmap(one_trial, (_axes(own), 0, 0, 0))(given, *trials)
+            values, odd = jax.vmap(one_trial, (_axes(own), 0, 0))(given, *trials)
         return [value[None] for value in values], odd[None]
 
     given = [TRIALS if each else WHOLE for each in own]
     out = IMAGES if single else IMAGES_AND_TRIALS
-    how = Shared(IMAGES, out, TRIALS, TRIALS, TRIALS, TRIALS)  # pyright: ignore[reportArgumentType]
+    how = Shared(IMAGES, out, TRIALS, TRIALS, TRIALS)  # pyright: ignore[reportArgumentType]
     reads = [IMAGES] * len(piece.reads)
     return on_mesh(made, mesh, [given, reads, how], (out, IMAGES_AND_TRIALS), network_options())
 

@@ -21,14 +21,12 @@ from jax import Array
 from jaxrobust.errors import SpecificationError, first_line, unknown
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.names import check_name
+from jaxrobust.perturbations.linear import WAYS, Affine, PerUnit
 from jaxrobust.perturbations.shares import floor_share, scale
 
 Leaves = Mapping[str, Array]
 Amounts = dict[str, Any]
 Draw = Callable[[Any, Layer], Any]
-
-
-_ACTS = ("affine", "units")
 
 
 def own_leaves(layer: Layer) -> tuple[Leaf, ...]:
@@ -79,8 +77,13 @@ class Perturbation:
         check_name("perturbation", self.name)
         if not self.name:
             raise SpecificationError("a perturbation needs a name")
-        if self.acts not in (None, *_ACTS):
-            raise SpecificationError(unknown("way to act", str(self.acts), _ACTS))
+        if self.acts not in (None, *WAYS):
+            raise SpecificationError(unknown("way to act", str(self.acts), WAYS))
+
+    @property
+    def linear(self) -> Affine | PerUnit | None:
+        """How it acts on a leaf, if linearly."""
+        return None if self.acts is None else WAYS[self.acts]
 
     @property
     def is_built_in(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -19,6 +19,7 @@ from jaxrobust.errors import SpecificationError, first_line
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
 from jaxrobust.perturbations.compiled import Argument, program_for_trials
+from jaxrobust.perturbations.linear import Affine, PerUnit
 from jaxrobust.runtime.meshes import TRIALS, WHOLE, divided, on_mesh
 
 
@@ -175,29 +176,13 @@ def check_fits(perturbation: Perturbation, layer: Layer, strengths: Sequence[Dec
                 f"{where}: apply was given {path} as {before} and returned {after}; "
                 "the same leaves, shapes and dtypes are needed"
             )
-    if perturbation.acts == "affine":
-        for path, leaf in touched.items():
-            direction = noise.get(path) if isinstance(noise, Mapping) else None
-            if getattr(direction, "shape", None) != leaf.shape:
-                raise SpecificationError(
-                    f"{where}: it acts affinely, so that noise[{path!r}] must have the leaf's "
-                    f"shape, {leaf.shape}; found {direction}"
-                )
-    if perturbation.acts == "units":
+    if perturbation.linear:
         leaves = {leaf.path: leaf for leaf in perturbation.leaves(layer)}
-        units = {
-            path: jax.ShapeDtypeStruct(leaf.unit_shape, leaf.dtype) for path, leaf in leaves.items()
-        }
-        try:
-            made = jax.eval_shape(perturbation.apply, units, noise, first)
-            fits = all(made[path].shape == one.shape for path, one in units.items())
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise SpecificationError(
-                f"{where}: it acts on units, so that apply must also take leaves with one entry "
-                f"for each of the {layer.units} units"
-            )
+
+        def made_of(units: Any) -> Any:
+            return jax.eval_shape(perturbation.apply, units, noise, first)
+
+        perturbation.linear.check(where, leaves, noise, made_of)
 
 
 def _kind(array: Any) -> tuple[Any, Any]:
@@ -298,18 +283,15 @@ def _put_back(
 class LinearDamage:
     """What several trials do to a layer whose kernel is damaged linearly.
 
-    A trial's damaged kernel is `(kernel + scale · direction) · factor`, and so is its product with
-    whatever reaches the layer; the direction is the seed's noise for the kernel.
-
     Attributes:
+        acts: how each trial's product follows from that of the undamaged kernel.
         leaves: path -> damaged leaf [trials, …], of all touched leaves but the kernel.
-        scales: float32 [trials]; None where there is no direction.
-        factors: [trials, …], one for each output unit; None where they are all 1.
+        own: what each trial has of its own for that, [trials, …].
     """
 
+    acts: Affine | PerUnit
     leaves: dict[str, Array]
-    scales: np.ndarray | None = None
-    factors: Array | None = None
+    own: Any
 
 
 def linear_damage(
@@ -330,17 +312,17 @@ def linear_damage(
         noise: what `draw` gave for the layer.
         seed_of, strengths, mesh: as for `damage`.
     """
+    acts = perturbation.linear
+    if acts is None:
+        raise ValueError(f"{perturbation.name} does not act linearly")
     leaves = {leaf.path: leaf.value for leaf in perturbation.leaves(layer)}
     del leaves[kernel.path]
-    if perturbation.acts == "units":
-        leaves[kernel.path] = jnp.ones(kernel.unit_shape, kernel.dtype)
+    leaves |= acts.stand_in(kernel)
     amounts = amounts_of(perturbation, layer, strengths)
     if leaves:
         given = divided((seed_of, amounts), mesh, TRIALS)
         leaves = _apply(perturbation, mesh, leaves, {}, noise, *given)
-    if perturbation.acts == "affine":
-        return LinearDamage(leaves, scales=amounts[kernel.path])
-    return LinearDamage(leaves, factors=leaves.pop(kernel.path))
+    return LinearDamage(acts, leaves, acts.own(kernel, leaves, amounts))
 
 
 def amounts_of(

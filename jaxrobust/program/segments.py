@@ -12,7 +12,7 @@ repeated blocks, have the same digest and share one compiled program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -239,20 +239,20 @@ def _groups(program: Program) -> list[list[Equation]]:
         if not from_images.intersection(equation.outputs):
             continue
         sources = {home[v] for v in equation.reads if v in home}
-        number = max(sources, default=first)
-        joins = number is not None and sources - {number} <= above[number]
-        if _begins_segment(equation, from_images) or not joins:
+        begins = _begins_segment(equation, from_images)
+        number = max(sources, default=-1 if first is None else first)
+        if begins or number < 0 or not sources - {number} <= above[number]:
             number = len(groups)
             groups.append([])
             above.append(set(sources).union(*(above[source] for source in sources)))
-            if not sources and not _begins_segment(equation, from_images):
+            if not (sources or begins):
                 first = number
         groups[number].append(equation)
         home |= dict.fromkeys(equation.outputs, number)
     return groups
 
 
-def _begins_segment(equation: Equation, from_images: Collection[int]) -> bool:
+def _begins_segment(equation: Equation, from_images: set[int]) -> bool:
     if equation.primitive in _LOOPS:
         return True
     return equation.primitive in _PRODUCTS and not from_images.issuperset(equation.reads)

@@ -11,8 +11,8 @@ import pytest
 from jax import Array, lax
 
 import jaxrobust as jr
-from jaxrobust.execution.ordinary import Overlaps, factors_are_strange, sum_is_strange
 from jaxrobust.perturbations import REGISTRY
+from jaxrobust.perturbations.linear import Affine, Overlaps, PerUnit
 
 SIDE, CLASSES, WIDTH, IMAGES = 10, 6, 32, 40
 SPECIAL = [0.0, 1e-40, 1e-30, 1e4, 1e12, -1e25, 3e38, np.inf, -np.inf, np.nan]
@@ -227,15 +227,15 @@ def test_what_is_too_great_cancelled_or_no_number_is_not_shared() -> None:
         return Overlaps(*((left * right).sum(0) for left, right in pairs))
 
     for scale in (0.0, 1.0, -2.0, 20.0):
-        assert not sum_is_strange(overlaps(direction), jnp.float32(scale)), scale
+        assert not Affine().is_strange(overlaps(direction), jnp.float32(scale)), scale
     for scale in (1e6, 1e30, jnp.inf, jnp.nan):
-        assert sum_is_strange(overlaps(direction), jnp.float32(scale)), scale
+        assert Affine().is_strange(overlaps(direction), jnp.float32(scale)), scale
     for scale in (-1.0, -0.999999):
-        assert sum_is_strange(overlaps(kernel), jnp.float32(scale)), scale
+        assert Affine().is_strange(overlaps(kernel), jnp.float32(scale)), scale
     for factors in ([0.0, 1.0], [-2.0, 0.5], [0.0, 0.0]):
-        assert not factors_are_strange(jnp.asarray(factors)), factors
+        assert not PerUnit().is_strange(None, jnp.asarray(factors)), factors
     for factors in ([jnp.nan, 1.0], [1e30, 0.0], [1e-30, 1.0]):
-        assert factors_are_strange(jnp.asarray(factors)), factors
+        assert PerUnit().is_strange(None, jnp.asarray(factors)), factors
 
 
 def test_activations_that_a_saturating_network_brings_down_count_as_the_definition_counts() -> None:

@@ -43,12 +43,15 @@ def test_the_kernel_follows_from_scales_directions_and_factors(name: str, layer:
     for path, leaf in expected.items():
         assert np.array_equal(leaf, found.leaves[path]), path
 
-    made = np.stack([np.asarray(kernel.value)] * 4)
-    if found.scales is not None:
-        directions = np.asarray(noise[kernel.path])[SEED_OF]
-        made = made + found.scales.reshape(-1, *[1] * (made.ndim - 1)) * directions
-    if found.factors is not None:
-        made = made * np.asarray(found.factors).reshape(4, *kernel.unit_shape)
+    # A product with the identity is the kernel itself.
+    acts, (axis,) = found.acts, kernel.output_axes
+    rows = noise[kernel.path] if acts.directions_per_seed else [None, None]
+    made = np.stack(
+        [
+            acts.product(jnp.asarray(kernel.value), rows[seed], jnp.asarray(own), axis)
+            for seed, own in zip(SEED_OF, found.own, strict=True)
+        ]
+    )
     np.testing.assert_allclose(made, whole, rtol=1e-6, atol=1e-6)
     assert not np.allclose(made, np.asarray(kernel.value), atol=1e-3)
 
