@@ -56,7 +56,7 @@ def run_to_precision(
         if kept.finished or processes.decide(lambda: deadline.is_over):
             return
         try:
-            _make_room(kept, int(seeds.max()), runner.job.options.budget, processes)
+            _make_room(kept, int(seeds.max()), runner.job.machine.memory, processes)
         except SpecificationError as error:
             why = f"not all cells are known to ±{half_width:g}: {error}"
             warnings.warn(why, stacklevel=3)

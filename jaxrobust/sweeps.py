@@ -31,6 +31,7 @@ from jaxrobust.results import sum_blocks
 from jaxrobust.rounds import Deadline, run_to_precision
 from jaxrobust.runtime.compiling import keep_compiled_programs
 from jaxrobust.runtime.hosts import Processes
+from jaxrobust.runtime.machine import Machine
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.storage.folder import saved
 from jaxrobust.storage.kept import Kept
@@ -149,7 +150,8 @@ def sweep(
         options=options,
         report=report,
     )
-    State.check_size(asked.spec, asked.options.budget)
+    machine = Machine.of(asked.options.devices, asked.options.memory)
+    State.check_size(asked.spec, machine.memory)
     kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels)
     saving = nullcontext(Alone())
     if folder is not None:
@@ -158,7 +160,7 @@ def sweep(
     with saving as follower:
         runner = None
         if not kept.finished:
-            runner = Runner(Job.of(asked, Images.decode(network, asked.source, report)))
+            runner = Runner(Job.of(asked, Images.decode(network, asked.source, report), machine))
             kept.warnings = runner.clean.warnings
         for warning in kept.warnings:
             warnings.warn(warning, stacklevel=2)
@@ -238,7 +240,7 @@ def evaluate(
     keep_compiled_programs()
     source = source.with_classes(network.class_names, network.classes)
     decoded = Images.decode(network, source, report)
-    clean = evaluate_clean(network, decoded, block, precision=precision_mode)
+    clean = evaluate_clean(network, decoded, block, Machine.of(1), precision=precision_mode)
     for warning in clean.warnings:
         warnings.warn(warning, stacklevel=2)
     total = {name: values.sum(dtype=float) for name, values in clean.sums.items()}

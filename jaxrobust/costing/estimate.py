@@ -28,6 +28,7 @@ from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode
 from jaxrobust.runtime.compiling import keep_compiled_programs
+from jaxrobust.runtime.machine import Machine
 
 # Decoded for the timed steps, where they stand for all images.
 _DECODED = 8
@@ -101,20 +102,21 @@ def plan(
         report=report,
     )
     spec = asked.spec
-    State.check_size(spec, asked.options.budget)
+    machine = Machine.of(asked.options.devices, asked.options.memory)
+    State.check_size(spec, machine.memory)
     work = [
         Work.of(target, target.swept, spec.images)
-        for target in targets(network, spec, asked.perturbations, asked.options)
+        for target in targets(network, spec, asked.perturbations, asked.options, machine)
     ]
     few, decoding = _decode(asked)
-    job = Job.of(asked, few)
+    job = Job.of(asked, few, machine)
     clean = evaluate_clean(
         network,
         few,
         spec.block,
+        machine,
         metrics=job.metrics,
         precision=spec.precision,
-        memory=job.options.memory,
     )
     timing = measure(job, clean, work, timing_seconds)
     trials = sum(each.trials for each in work)
@@ -143,7 +145,7 @@ def plan(
         slowest=timing.at("high", work, spec.images),
         compiling=sum(rates.compiling for rates in timing.rates),
         decoding=decoding * spec.images,
-        device=jax.devices()[0].device_kind,
+        device=machine.kind,
         precision=spec.precision,
         targets=tuple(found),
         doubled=_doubled(work, timing, spec.images),

@@ -141,7 +141,7 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
         seconds: when they are over, no other target is begun; at least one is measured.
     """
     started = perf_counter()
-    whole = whole_operations(job.network, job.spec.block)
+    whole = whole_operations(job.network, job.spec.block, job.machine.platform)
     timing = Timing(*_undamaged(job), whole, (), ())
     found: dict[int, Rates] = {}
     for number in _most_first(work):
@@ -157,14 +157,14 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
 def _undamaged(job: Job) -> tuple[float, Spread]:
     spec, network = job.spec, job.network
     whole = route_of(
-        network, (), spec.block, platform=jax.default_backend(), precision=spec.precision
+        network, (), spec.block, platform=job.machine.platform, precision=spec.precision
     )
-    size = images_per_step(whole, spec.block, images=spec.images, memory=job.options.budget)
+    size = images_per_step(whole, spec.block, images=spec.images, machine=job.machine)
     index = job.images.batch(0, size, spec.block).index
     inputs = job.images.inputs(network, index, 1)[0]
-    logits_of, _ = forward(network, size, spec.precision)
+    logits_of, _ = forward(network, size, spec.precision, job.machine.devices[0])
     jax.block_until_ready(logits_of(inputs))
-    took, load = [], Load()
+    took, load = [], Load(job.machine.is_cpu)
     while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES:
         begun = perf_counter()
         jax.block_until_ready(logits_of(inputs))
@@ -211,7 +211,7 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
     with closing(cast("Generator[Sums, None, None]", group.steps([task]))) as steps:
         ends = _passes(steps, sample.trials)
         first = last = next(ends)
-        took, load = [], Load()
+        took, load = [], Load(job.machine.is_cpu)
         while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES or len(took) < 2:
             before, last = last, next(ends)
             took.append(last - before)
@@ -246,7 +246,7 @@ def _sample(work: Work) -> Work:
     width = work.plan.trials_per_step
     one = effort(replace(work, swept=_first(work, width)))
     shared = work.target.prefix_operations
-    fit = max(work.target.options.budget // 8 // (work.target.leaf_bytes * width), 1)
+    fit = max(work.target.machine.memory // 8 // (work.target.leaf_bytes * width), 1)
     steps = min(max(int(2 * shared / one), 1), max(fit // len(work.swept), 1), _MOST_STEPS)
     return replace(work, swept=_first(work, width * steps))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
-
 from jaxrobust.design.options import Options
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept
@@ -19,7 +17,7 @@ from jaxrobust.layers import Layer
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.route import Route
-from jaxrobust.runtime.meshes import sweep_devices
+from jaxrobust.runtime.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Target:
         written: as `parts`, without faster ways to compute convolutions: to count operations.
         batch: images of both splits.
         options: how to run it.
+        machine: what it runs on.
     """
 
     name: str
@@ -48,6 +47,7 @@ class Target:
     written: Route
     batch: int
     options: Options
+    machine: Machine
 
     def is_linear(self, perturbation: Perturbation) -> bool:
         """Whether trials share the damaged layer's product."""
@@ -124,7 +124,7 @@ class Work:
             run=images,
             batch=target.batch,
             seeds=max(each.seeds for each in swept),
-            devices=len(sweep_devices(target.options.devices)),
+            machine=target.machine,
             options=target.options,
         )
         return Work(target, tuple(swept), images, plan)
@@ -182,7 +182,11 @@ class Work:
 
 
 def targets(
-    network: Network, spec: Specification, perturbations: Sequence[Perturbation], options: Options
+    network: Network,
+    spec: Specification,
+    perturbations: Sequence[Perturbation],
+    options: Options,
+    machine: Machine,
 ) -> list[Target]:
     """Everything that a sweep damages, in its order."""
     swept = [each for each in Swept.of(spec, perturbations) if each.trials]
@@ -191,7 +195,7 @@ def targets(
         layers = tuple(network.layers[member] for member in members)
         for touched, alike in by_leaves(layers, swept).items():
             how = {
-                "platform": jax.default_backend(),
+                "platform": machine.platform,
                 "hoist": options.hoist,
                 "share": options.share,
                 "precision": spec.precision,
@@ -208,16 +212,13 @@ def targets(
                     written=route_of(network, touched, spec.block, reformulate=False, **how),
                     batch=spec.block,
                     options=options,
+                    machine=machine,
                 )
             )
     return found
 
 
-def whole_operations(network: Network, batch: int) -> float:
+def whole_operations(network: Network, batch: int, platform: str) -> float:
     """Operations of the undamaged network per image, traced for `batch` images."""
-    return (
-        route_of(
-            network, (), batch, platform=jax.default_backend(), reformulate=False
-        ).prefix_operations
-        / batch
-    )
+    whole = route_of(network, (), batch, platform=platform, reformulate=False)
+    return whole.prefix_operations / batch

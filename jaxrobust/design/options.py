@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxrobust.errors import SpecificationError
-from jaxrobust.runtime.memory import free_memory
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,3 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SpecificationError(f"option {name}={value}: at least 1 is needed")
-
-    @property
-    def budget(self) -> int:
-        """Bytes that the sweep may use."""
-        return self.memory or free_memory() // 2

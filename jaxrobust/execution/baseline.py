@@ -22,7 +22,7 @@ from jaxrobust.execution.plausible import warnings_of
 from jaxrobust.execution.routes import route_of
 from jaxrobust.network import Network
 from jaxrobust.program.rounding import PrecisionMode
-from jaxrobust.runtime.memory import free_memory
+from jaxrobust.runtime.machine import Machine
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -54,31 +54,30 @@ def evaluate_clean(
     network: Network,
     images: Images,
     block: int,
+    machine: Machine,
     *,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     keep: Keep = "counts",
     precision: PrecisionMode = "float32",
-    memory: int | None = None,
 ) -> Clean:
     """Runs the undamaged network once over all images.
 
     Args:
         network, images: what is evaluated.
         block: consecutive images that are counted together.
+        machine: on whose first device it runs.
         metrics: the user's own metrics by name.
         keep: of the specification.
         precision: of matrix products and convolutions.
-        memory: bytes that it may use; by default half of what is free.
 
     Raises:
         SpecificationError: what the network or a metric says of an image depends on the images
             beside it or on its place.
     """
     count = len(images.labels)
-    memory = memory or free_memory() // 2
-    whole = route_of(network, (), block, platform=jax.default_backend(), precision=precision)
-    size = images_per_step(whole, block, images=count, memory=memory)
-    forward = Forward(network, size, precision)
+    whole = route_of(network, (), block, platform=machine.platform, precision=precision)
+    size = images_per_step(whole, block, images=count, machine=machine)
+    forward = Forward(network, size, precision, machine.devices[0])
     blocks = blocks_per_step(size, block)
 
     @jax.jit

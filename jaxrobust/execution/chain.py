@@ -49,7 +49,7 @@ class Chains:
             self._job.network,
             touched,
             images,
-            platform=jax.default_backend(),
+            platform=self._job.machine.platform,
             hoist=options.hoist,
             share=options.share,
             reformulate=reformulate,

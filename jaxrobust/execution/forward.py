@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxrobust.execution.chain import Chain
@@ -15,7 +14,7 @@ from jaxrobust.execution.routes import cut_of
 from jaxrobust.network import Network
 from jaxrobust.perturbations.linear import RANGE
 from jaxrobust.program.rounding import PrecisionMode
-from jaxrobust.runtime.meshes import mesh_of, sweep_devices
+from jaxrobust.runtime.meshes import mesh_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -25,7 +24,12 @@ _TOLERANCE = 1e-4
 
 
 def forward(
-    network: Network, size: int, precision: PrecisionMode = "float32", *, plain: bool = False
+    network: Network,
+    size: int,
+    precision: PrecisionMode,
+    device: Any,
+    *,
+    plain: bool = False,
 ) -> tuple[Callable[[Any], Array], bool]:
     """The compiled undamaged network `inputs -> logits`, and whether it is as it is defined.
 
@@ -33,11 +37,12 @@ def forward(
         network: any network.
         size: the number of images.
         precision: of matrix products and convolutions.
+        device: what it runs on.
         plain: in no faster way than the network itself.
     """
-    how = {"platform": jax.default_backend(), "reformulate": not plain, "precision": precision}
+    how = {"platform": device.platform, "reformulate": not plain, "precision": precision}
     cut = cut_of(network, size, **how)
-    chain = Chain(cut, network.params, mesh_of(tuple(sweep_devices(1)), 1))
+    chain = Chain(cut, network.params, mesh_of((device,), 1))
     return lambda inputs: chain.logits(inputs[None])[0], not cut.inexact
 
 
@@ -51,14 +56,16 @@ class Forward:
         network: any network.
         size: how many images each call takes.
         precision: of matrix products and convolutions.
+        device: what it runs on.
 
     Attributes:
         ordinary: the faster ways can be trusted on this network.
     """
 
-    def __init__(self, network: Network, size: int, precision: PrecisionMode) -> None:
-        self._fast, self._exact = forward(network, size, precision)
-        self._plain = cache(lambda images: forward(network, images, precision, plain=True)[0])
+    def __init__(self, network: Network, size: int, precision: PrecisionMode, device: Any) -> None:
+        how = precision, device
+        self._fast, self._exact = forward(network, size, *how)
+        self._plain = cache(lambda images: forward(network, images, *how, plain=True)[0])
         self._limit: float | None = None
         self.ordinary = True
 

@@ -27,7 +27,7 @@ from jaxrobust.layers import Layer, leaf_paths
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.route import Route
 from jaxrobust.runtime.compiling import on_this_device
-from jaxrobust.runtime.meshes import IMAGES, TRIALS, divided, mesh_of, sweep_devices
+from jaxrobust.runtime.meshes import IMAGES, TRIALS, divided, mesh_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -129,11 +129,10 @@ class Group:
         self.perturbations = [
             each for each in job.perturbations if each.touched(layers) == tuple(touched)
         ]
-        spec, devices = job.spec, sweep_devices(job.options.devices)
+        spec = job.spec
         self._chains, self._touched = chains, tuple(touched)
         params = job.network.params
         leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
-        self._limits = Limits.of({path: leaves[path] for path in touched}, clean.logits)
         self.plan = plan or make_plan(
             chains.route(touched, spec.block, clean.ordinary),
             chains.route((), spec.block, clean.ordinary),
@@ -143,10 +142,12 @@ class Group:
             run=images,
             batch=spec.block,
             seeds=seeds,
-            devices=len(devices),
+            machine=job.machine,
             options=job.options,
         )
-        self.mesh: Mesh = mesh_of(tuple(devices), self.plan.image_devices)
+        self.mesh: Mesh = mesh_of(job.machine.devices, self.plan.image_devices)
+        undamaged = {path: leaves[path] for path in touched}
+        self._limits = Limits.of(undamaged, clean.logits, self.mesh)
         self.route: Route = chains.route(touched, self.plan.images_per_step, clean.ordinary)
         self.kernel = None
         if self.route.product:

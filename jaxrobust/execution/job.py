@@ -12,6 +12,7 @@ from jaxrobust.design.specification import Metric, Specification
 from jaxrobust.execution.images import Images
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
+from jaxrobust.runtime.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Job:
         perturbations: those that the specification names, in its order.
         metrics: the user's own metrics by name.
         options: how to run it.
+        machine: what it runs on.
         report: called with what is being done, trial-images done and all of them.
     """
 
@@ -33,10 +35,11 @@ class Job:
     perturbations: Sequence[Perturbation]
     metrics: Mapping[str, Metric]
     options: Options
+    machine: Machine
     report: Report
 
     @staticmethod
-    def of(asked: Asked, images: Images) -> Job:
+    def of(asked: Asked, images: Images, machine: Machine) -> Job:
         """What was asked for, on decoded images."""
         return Job(
             asked.network,
@@ -45,5 +48,6 @@ class Job:
             asked.perturbations,
             asked.metrics,
             asked.options,
+            machine,
             asked.report,
         )

@@ -20,8 +20,7 @@ from jax.sharding import Mesh
 
 from jaxrobust.layers import Leaf
 from jaxrobust.perturbations.linear import RANGE, Overlaps
-from jaxrobust.runtime.compiling import network_options
-from jaxrobust.runtime.meshes import TRIALS, WHOLE, on_mesh
+from jaxrobust.runtime.meshes import TRIALS, WHOLE, network_on_mesh
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -39,9 +38,15 @@ class Limits(NamedTuple):
     logits: np.float32
 
     @staticmethod
-    def of(leaves: Mapping[str, Any], logits: np.ndarray) -> Limits:
-        """By the undamaged leaves and logits; for a leaf of zeros the greatest leaf counts."""
-        greatest = {path: float(_greatest()(leaf)) for path, leaf in leaves.items()}
+    def of(leaves: Mapping[str, Any], logits: np.ndarray, mesh: Mesh) -> Limits:
+        """By the undamaged leaves and logits; for a leaf of zeros the greatest leaf counts.
+
+        Args:
+            leaves: path -> undamaged leaf, on all devices.
+            logits: of the undamaged network.
+            mesh: the devices.
+        """
+        greatest = {path: float(_greatest(mesh)(leaf)) for path, leaf in leaves.items()}
         most = max(greatest.values(), default=0.0)
         return Limits(
             {path: np.float32(RANGE * (own or most)) for path, own in greatest.items()},
@@ -50,19 +55,13 @@ class Limits(NamedTuple):
 
 
 @cache
-def _greatest() -> Any:
-    return jax.jit(lambda leaf: jnp.max(jnp.abs(leaf)), compiler_options=network_options())
+def _greatest(mesh: Mesh) -> Any:
+    return network_on_mesh(lambda leaf: jnp.max(jnp.abs(leaf)), mesh, [WHOLE], WHOLE)
 
 
 def is_strange(array: Any, limit: Any) -> Bool[Array, ""]:
     """Whether some number is beyond a limit, or not a number."""
     return jnp.any(~(jnp.abs(jnp.asarray(array, jnp.float32)) <= limit))
-
-
-def are_strange(arrays: Mapping[str, Array], limits: Mapping[str, Any]) -> Bool[Array, ""]:
-    """Whether one of the arrays is strange."""
-    found = [is_strange(array, limits[name]) for name, array in arrays.items()]
-    return jnp.asarray(found, bool).any()
 
 
 def overlaps(kernel: Leaf, directions: Array, mesh: Mesh) -> Overlaps:
@@ -92,4 +91,4 @@ def _overlaps(unit_axes: tuple[int, ...], mesh: Mesh) -> Any:
         return jax.vmap(of_one)(directions)
 
     # Without the options these sums take five times as long on a CPU.
-    return on_mesh(of_all, mesh, [WHOLE, TRIALS], TRIALS, network_options())
+    return network_on_mesh(of_all, mesh, [WHOLE, TRIALS], TRIALS)

@@ -12,6 +12,7 @@ from jaxrobust.design.options import Options
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation, draw_shapes
 from jaxrobust.program.route import Route
+from jaxrobust.runtime.machine import Machine
 
 # On a CPU larger working sets only leave the caches; an accelerator wants them as large as fits.
 _CPU_WORKING_SET = 96 * 2**20
@@ -68,7 +69,7 @@ def make_plan(
     run: int,
     batch: int,
     seeds: int,
-    devices: int,
+    machine: Machine,
     options: Options,
 ) -> Plan:
     """Plans the trials of one group of layers.
@@ -81,21 +82,22 @@ def make_plan(
         images, seeds: of the specification.
         run: how many consecutive images trials usually look at.
         batch: see `split`.
-        devices: how many there are.
+        machine: what they run on.
         options: what the user has fixed.
     """
-    memory = options.budget // (devices if _on_cpu() else 1)
+    memory, devices = machine.memory_per_device, len(machine.devices)
     most_trials = max(trials for _, trials in perturbations)
     trial_devices = max(n for n in range(1, devices + 1) if devices % n == 0 and n <= most_trials)
     images, run = (-(-count // (devices // trial_devices)) for count in (images, run))
     counts = [-(-trials // trial_devices) for _, trials in perturbations]
     held_bytes = (split.residual_bytes + split.product_bytes) / batch * images
-    keep = held_bytes <= _at_most(memory // 2, _CPU_KEPT)
+    keep = held_bytes <= _at_most(memory // 2, _CPU_KEPT, machine)
 
-    # Trials × images that fit beside each other in the suffix.
-    fit = max(int(_working_set(memory) * batch / max(split.suffix_peak_bytes, 1)), 1)
-    # The same for all layers, so that they share compiled programs.
-    size = images_per_step(whole, batch, images=run, memory=memory)
+    # Trials × images that fit beside each other in the suffix. On accelerators the same for all
+    # layers, as the number of images is everywhere, so that they share compiled programs.
+    peak = split.suffix_peak_bytes if machine.is_cpu else whole.prefix_peak_bytes
+    fit = max(int(_working_set(machine) * batch / max(peak, 1)), 1)
+    size = images_per_step(whole, batch, images=run, machine=machine)
     size = options.images_per_step or size
 
     leaves = [leaf for layer in layers for leaf in layer.leaves]
@@ -103,7 +105,7 @@ def make_plan(
     held = max(memory // 8 // per_trial, 1)
     trials = min(
         1 if _one_by_one(layers) else fit // size or 1,
-        _enough_trials(split.suffix_operations * size / batch),
+        _enough_trials(split.suffix_operations * size / batch, machine),
         held,
         _MOST_TRIALS_PER_STEP,
         max(counts),
@@ -111,7 +113,7 @@ def make_plan(
     trials = _least_padding(counts, trials)
     trials = options.trials_per_step or (trials if options.hoist else 1)
 
-    waiting = _at_most(memory // 8, _CPU_UNDER_WAY)
+    waiting = _at_most(memory // 8, _CPU_UNDER_WAY, machine)
     per_step = max(int(trials * (per_trial + split.product_bytes * size / batch)), 1)
 
     noise = max(max(noise_bytes(p, layers) for p, _ in perturbations), 1)
@@ -128,39 +130,35 @@ def make_plan(
     )
 
 
-def images_per_step(whole: Route, batch: int, *, images: int, memory: int) -> int:
+def images_per_step(whole: Route, batch: int, *, images: int, machine: Machine) -> int:
     """How many images one call runs, so that the last call has few to spare.
 
     Args:
         whole: the undamaged network for a batch of `batch` images.
         batch: see `whole`.
         images: how many there are in all.
-        memory: bytes that the sweep may use.
+        machine: what they run on.
     """
     peak = max(whole.prefix_peak_bytes, whole.suffix_peak_bytes, 1)
-    fit = max(int(_working_set(memory) * batch / peak), 1)
+    fit = max(int(_working_set(machine) * batch / peak), 1)
     steps = -(-images // fit)
     return -(-images // steps)
 
 
-def _working_set(memory: int) -> int:
+def _working_set(machine: Machine) -> int:
     # Several steps run side by side, each with its own.
-    return _at_most(memory // 12, _CPU_WORKING_SET)
+    return _at_most(machine.memory_per_device // 12, _CPU_WORKING_SET, machine)
 
 
-def _at_most(size: int, on_cpu: int) -> int:
-    return min(size, on_cpu) if _on_cpu() else size
+def _at_most(size: int, on_cpu: int, machine: Machine) -> int:
+    return min(size, on_cpu) if machine.is_cpu else size
 
 
-def _enough_trials(operations: float) -> int:
+def _enough_trials(operations: float, machine: Machine) -> int:
     """How many trials of that many operations keep the device busy."""
-    if not _on_cpu():
+    if not machine.is_cpu:
         return _MOST_TRIALS_PER_STEP
     return math.ceil(_ENOUGH_OPERATIONS / max(operations, 1))
-
-
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
 
 
 def _one_by_one(layers: Sequence[Layer]) -> bool:

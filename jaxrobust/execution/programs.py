@@ -24,8 +24,14 @@ from jaxrobust.execution.images import blocks_per_step
 from jaxrobust.execution.ordinary import Limits, is_strange
 from jaxrobust.perturbations.linear import Affine, Overlaps, PerUnit
 from jaxrobust.program.segments import Piece
-from jaxrobust.runtime.compiling import network_options
-from jaxrobust.runtime.meshes import IMAGES, IMAGES_AND_TRIALS, TRIALS, WHOLE, divided, on_mesh
+from jaxrobust.runtime.meshes import (
+    IMAGES,
+    IMAGES_AND_TRIALS,
+    TRIALS,
+    WHOLE,
+    divided,
+    network_on_mesh,
+)
 
 STRANGE = "strange"
 Own = tuple[bool, ...]
@@ -47,7 +53,7 @@ def derivation_program(piece: Piece, own: Own, mesh: Mesh) -> Any:
         return whole(list(given)) if whole else piece(given, ())
 
     how = [TRIALS if each else WHOLE for each in own]
-    return on_mesh(derived, mesh, how, TRIALS if any(own) else WHOLE, network_options())
+    return network_on_mesh(derived, mesh, how, TRIALS if any(own) else WHOLE)
 
 
 @lru_cache(maxsize=4096)
@@ -69,9 +75,7 @@ def piece_program(piece: Piece, own: Own, reached: Own, single: bool, mesh: Mesh
     batched = not single and any((*own, *reached))
     given = [TRIALS if each else WHOLE for each in own]
     reads = [IMAGES_AND_TRIALS if each else IMAGES for each in reached]
-    return on_mesh(
-        made, mesh, [given, reads], IMAGES_AND_TRIALS if batched else IMAGES, network_options()
-    )
+    return network_on_mesh(made, mesh, [given, reads], IMAGES_AND_TRIALS if batched else IMAGES)
 
 
 def _trials_of(piece: Piece, own: Own, reached: Own, single: bool) -> Any:
@@ -153,7 +157,7 @@ def sharing_program(
     out = IMAGES if single else IMAGES_AND_TRIALS
     how = Shared(IMAGES, out, TRIALS, TRIALS, TRIALS)  # pyright: ignore[reportArgumentType]
     reads = [IMAGES] * len(piece.reads)
-    return on_mesh(made, mesh, [given, reads, how], (out, IMAGES_AND_TRIALS), network_options())
+    return network_on_mesh(made, mesh, [given, reads, how], (out, IMAGES_AND_TRIALS))
 
 
 @lru_cache(maxsize=64)
@@ -166,7 +170,7 @@ def infinite_program(mesh: Mesh) -> Any:
     def infinite(array: Array) -> Array:
         return ~jnp.all(jnp.isfinite(array))[None]
 
-    return on_mesh(infinite, mesh, [IMAGES], IMAGES, network_options())
+    return network_on_mesh(infinite, mesh, [IMAGES], IMAGES)
 
 
 @lru_cache(maxsize=64)
@@ -180,7 +184,7 @@ def _strange_leaves_program(mesh: Mesh) -> Any:
 
         return jax.vmap(one_trial)(leaves)
 
-    return on_mesh(strange, mesh, [TRIALS, WHOLE], TRIALS, network_options())
+    return network_on_mesh(strange, mesh, [TRIALS, WHOLE], TRIALS)
 
 
 class Scoring:
@@ -267,4 +271,4 @@ def _scoring_program(
 
     made = IMAGES_AND_TRIALS if per_trial else IMAGES
     given = [made, TRIALS, IMAGES_AND_TRIALS, WHOLE, IMAGES]
-    return on_mesh(sums, mesh, given, TRIALS, network_options())
+    return network_on_mesh(sums, mesh, given, TRIALS)

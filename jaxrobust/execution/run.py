@@ -22,9 +22,9 @@ from jaxrobust.execution.partition import Follower
 from jaxrobust.execution.plan import Plan
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation
-from jaxrobust.runtime.allocator import keep_freed_memory
+from jaxrobust.runtime.allocator import give_back_freed_memory, keep_freed_memory
 from jaxrobust.runtime.compiling import one_ahead
-from jaxrobust.runtime.meshes import WHOLE, divided, mesh_of, sweep_devices
+from jaxrobust.runtime.meshes import WHOLE, divided, mesh_of
 
 Plans = list[dict[str, Any]]
 """For each group of layers what it was planned for, and how it was run."""
@@ -43,20 +43,20 @@ class Runner:
     """
 
     def __init__(self, job: Job) -> None:
-        keep_freed_memory()
+        if job.machine.is_cpu:
+            keep_freed_memory()
         spec = job.spec
         job.report("undamaged", 0, 0)
         self.clean = evaluate_clean(
             job.network,
             job.images,
             spec.block,
+            job.machine,
             metrics=job.metrics,
             keep=spec.keep,
             precision=spec.precision,
-            memory=job.options.memory,
         )
-        self._devices = sweep_devices(job.options.devices)
-        params = divided(job.network.params, mesh_of(tuple(self._devices), 1), WHOLE)
+        params = divided(job.network.params, mesh_of(job.machine.devices, 1), WHOLE)
         self.job = replace(job, network=job.network.with_params(params))
         self.swept = Swept.of(spec, job.perturbations)
         self._chains = Chains(self.job)
@@ -160,12 +160,14 @@ class Runner:
                     "trials": list(trials.values()),
                     "images": images,
                     "seeds": seeds,
-                    "device": self._devices[0].device_kind,
-                    "devices": len(self._devices),
+                    "device": self.job.machine.kind,
+                    "devices": len(self.job.machine.devices),
                     "options": asdict(self.job.options),
                 }
                 group = self._groups.get((number, touched))
                 if group is None:
+                    if self.job.machine.is_cpu:
+                        give_back_freed_memory()
                     group = self._groups[number, touched] = Group(
                         self.job,
                         self.clean,

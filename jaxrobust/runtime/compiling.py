@@ -53,19 +53,25 @@ def _cpu_features() -> bytes:
 
 
 @functools.cache
-def network_options() -> dict[str, Any] | None:
+def network_options(platform: str) -> dict[str, Any] | None:
     """Options with which XLA compiles a network: what is not a number stays so on a CPU.
 
     By default XLA fuses reductions on CPUs into loops of a library whose maximum, and so a ReLU
-    before a mean, passes over what is not a number. None where XLA does not know the option, or is
-    not used for a CPU.
+    before a mean, passes over what is not a number.
+
+    Args:
+        platform: of the devices.
+
+    Returns:
+        None for another platform than "cpu", and where XLA does not know the option.
     """
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return None
     kept = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
     options = {"xla_cpu_experimental_ynn_fusion_type": kept}
     try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except Exception:  # of a class that differs from version to version
         return None
     return options

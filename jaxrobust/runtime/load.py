@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from time import perf_counter, process_time
 
-import jax
-
 
 class Load:
-    """What other programs take of the processor from now on."""
+    """What other programs take of the processor from now on.
 
-    def __init__(self) -> None:
+    Args:
+        on_cpu: whether what is timed runs on it.
+    """
+
+    def __init__(self, on_cpu: bool) -> None:
+        self._on_cpu = on_cpu
         self._began, self._own, self._busy = perf_counter(), process_time(), _busy_seconds()
 
     @property
     def share_if_alone(self) -> float:
         """Which part of the time it would take, at the least, if no other program ran."""
-        if jax.default_backend() != "cpu":
+        if not self._on_cpu:
             return 1.0
         own, busy = process_time() - self._own, _busy_seconds() - self._busy
         return share_if_alone(own, busy - own, (perf_counter() - self._began) * _cores())

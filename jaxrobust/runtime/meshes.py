@@ -10,21 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxrobust.runtime.compiling import network_options
+
 WHOLE = PartitionSpec()
 TRIALS = PartitionSpec("trial")
 IMAGES = PartitionSpec("image")
 IMAGES_AND_TRIALS = PartitionSpec("image", "trial")
-
-
-def sweep_devices(most: int | None = None) -> list[Any]:
-    """The devices of this process: JAX's default device where one is set, else all of them.
-
-    Args:
-        most: use no more than so many.
-    """
-    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    devices = [default] if isinstance(default, jax.Device) else jax.local_devices()
-    return devices[:most]
 
 
 @cache
@@ -37,6 +28,13 @@ def mesh_of(devices: tuple[Any, ...], image_devices: int) -> Mesh:
     """
     grid = np.asarray(devices).reshape(-1, image_devices)
     return Mesh(grid, ("trial", "image"), axis_types=(AxisType.Auto,) * 2)
+
+
+def network_on_mesh(
+    function: Callable[..., Any], mesh: Mesh, given: Sequence[Any], made: Any
+) -> Callable[..., Any]:
+    """`on_mesh`, with the options with which networks are compiled."""
+    return on_mesh(function, mesh, given, made, network_options(mesh.devices.flat[0].platform))
 
 
 def on_mesh(

@@ -12,6 +12,7 @@ from sweeps_for_tests import save
 import jaxrobust as jr
 from jaxrobust.execution import chunks, ordinary, programs
 from jaxrobust.perturbations import REGISTRY, compiled, trials
+from jaxrobust.runtime import meshes
 from jaxrobust.runtime.meshes import on_mesh
 
 
@@ -68,7 +69,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable], N
                     each.cache_clear()
 
     forget()
-    for module in (programs, compiled, trials, chunks, ordinary):
+    for module in (meshes, compiled, trials, chunks):
         monkeypatch.setattr(module, "on_mesh", recording)
     yield see.append
     forget()

@@ -19,6 +19,7 @@ from jaxrobust.design.specification import Specification
 from jaxrobust.execution.plan import images_per_step
 from jaxrobust.execution.routes import route_of
 from jaxrobust.perturbations import entry_counts, perturbation, scales
+from jaxrobust.runtime.machine import Machine
 
 
 def count_by_hand(net: jr.Network, params: Any, source: jr.ImageSource) -> int:
@@ -239,5 +240,6 @@ def test_an_evaluation_counts_what_a_loop_counts(net: jr.Network, source: jr.Ima
 
 def test_the_undamaged_pass_takes_no_larger_steps_for_more_images(net: jr.Network) -> None:
     whole = route_of(net, (), 10, platform="cpu")
-    sizes = [images_per_step(whole, 10, images=n, memory=2**20) for n in (10**3, 10**5)]
+    machine = Machine.of(1, memory=2**20)
+    sizes = [images_per_step(whole, 10, images=n, machine=machine) for n in (10**3, 10**5)]
     assert 1 <= max(sizes) < 1000 and abs(sizes[0] - sizes[1]) < 0.1 * sizes[1]
