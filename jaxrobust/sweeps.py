@@ -22,6 +22,7 @@ from jaxrobust.execution.baseline import evaluate_clean
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.partition import Alone
+from jaxrobust.execution.plan import is_segmented
 from jaxrobust.execution.run import Runner
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network, check_network
@@ -240,7 +241,11 @@ def evaluate(
     keep_compiled_programs()
     source = source.with_classes(network.class_names, network.classes)
     decoded = Images.decode(network, source, report)
-    clean = evaluate_clean(network, decoded, block, Machine.of(1), precision=precision_mode)
+    machine = Machine.of(1)
+    segmented = is_segmented(network, block, len(source), machine=machine, options=Options())
+    clean = evaluate_clean(
+        network, decoded, block, machine, segmented=segmented, precision=precision_mode
+    )
     for warning in clean.warnings:
         warnings.warn(warning, stacklevel=2)
     total = {name: values.sum(dtype=float) for name, values in clean.sums.items()}

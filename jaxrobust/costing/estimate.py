@@ -12,7 +12,7 @@ import jax
 from jaxrobust.costing.accelerators import EFFICIENCY, Accelerator, find_accelerator
 from jaxrobust.costing.cost_estimate import AcceleratorEstimate, Estimate, TargetEstimate
 from jaxrobust.costing.timing import Timing, measure
-from jaxrobust.costing.work import Work, targets
+from jaxrobust.costing.work import Target, Work, targets
 from jaxrobust.counts.state import State
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
@@ -104,10 +104,8 @@ def plan(
     spec = asked.spec
     machine = Machine.of(asked.options.devices, asked.options.memory)
     State.check_size(spec, machine.memory)
-    work = [
-        Work.of(target, target.swept, spec.images)
-        for target in targets(network, spec, asked.perturbations, asked.options, machine)
-    ]
+    sweep = (network, spec, asked.perturbations, asked.options, machine)
+    work = _planned(targets(*sweep), spec.images)
     few, decoding = _decode(asked)
     job = Job.of(asked, few, machine)
     clean = evaluate_clean(
@@ -115,6 +113,7 @@ def plan(
         few,
         spec.block,
         machine,
+        segmented=any(each.target.segmented for each in work),
         metrics=job.metrics,
         precision=spec.precision,
     )
@@ -149,8 +148,20 @@ def plan(
         precision=spec.precision,
         targets=tuple(found),
         doubled=_doubled(work, timing, spec.images),
-        accelerator=there and _on(there, devices, efficiency, spec, work, timing),
+        accelerator=there
+        and _on(
+            there,
+            devices,
+            efficiency,
+            spec,
+            _planned(targets(*sweep, segmented=True), spec.images),
+            timing,
+        ),
     )
+
+
+def _planned(targets: Sequence[Target], images: int) -> list[Work]:
+    return [Work.of(target, target.swept, images) for target in targets]
 
 
 def _decode(asked: Asked) -> tuple[Images, float]:

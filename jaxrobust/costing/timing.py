@@ -12,7 +12,7 @@ from typing import Literal, cast
 import jax
 
 from jaxrobust.costing.costs import making_times
-from jaxrobust.costing.work import Target, Work, whole_operations
+from jaxrobust.costing.work import Target, Work
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.baseline import Clean
 from jaxrobust.execution.chain import Chains
@@ -20,7 +20,7 @@ from jaxrobust.execution.forward import forward
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.plan import images_per_step, noise_bytes
-from jaxrobust.execution.routes import route_of
+from jaxrobust.execution.routes import operations_per_image, route_of
 from jaxrobust.runtime.load import Load
 
 # Passes over one step's images, of a few steps each, until they have taken this long.
@@ -141,8 +141,9 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
         seconds: when they are over, no other target is begun; at least one is measured.
     """
     started = perf_counter()
-    whole = whole_operations(job.network, job.spec.block, job.machine.platform)
-    timing = Timing(*_undamaged(job), whole, (), ())
+    whole = operations_per_image(job.network, job.spec.block, job.machine.platform)
+    segmented = any(each.target.segmented for each in work)
+    timing = Timing(*_undamaged(job, segmented), whole, (), ())
     found: dict[int, Rates] = {}
     for number in _most_first(work):
         if found and perf_counter() - started > seconds:
@@ -154,7 +155,7 @@ def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Tim
     return replace(timing, rates=rates, timed=tuple(n in found for n in range(len(work))))
 
 
-def _undamaged(job: Job) -> tuple[float, Spread]:
+def _undamaged(job: Job, segmented: bool) -> tuple[float, Spread]:
     spec, network = job.spec, job.network
     whole = route_of(
         network, (), spec.block, platform=job.machine.platform, precision=spec.precision
@@ -162,7 +163,13 @@ def _undamaged(job: Job) -> tuple[float, Spread]:
     size = images_per_step(whole, spec.block, images=spec.images, machine=job.machine)
     index = job.images.batch(0, size, spec.block).index
     inputs = job.images.inputs(network, index, 1)[0]
-    logits_of, _ = forward(network, size, spec.precision, job.machine.devices[0])
+    logits_of, _ = forward(
+        network,
+        size,
+        job.machine.devices[0],
+        segmented=segmented,
+        precision=spec.precision,
+    )
     jax.block_until_ready(logits_of(inputs))
     took, load = [], Load(job.machine.is_cpu)
     while sum(took) < _SECONDS_PER_TARGET and len(took) < _MOST_PASSES:
@@ -204,6 +211,7 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
         [(each.perturbation, len(each.trials)) for each in sample.swept],
         spec.images,
         spec.seeds,
+        rounds.segmented,
         rounds,
     )
     task = Task(list(sample.swept), ((0, spec.images),))

@@ -10,7 +10,7 @@ from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.chunks import is_linear
 from jaxrobust.execution.group import SIDE_BY_SIDE
-from jaxrobust.execution.plan import Plan, make_plan, noise_bytes
+from jaxrobust.execution.plan import Plan, is_segmented, make_plan, noise_bytes
 from jaxrobust.execution.routes import route_of
 from jaxrobust.execution.run import by_leaves
 from jaxrobust.layers import Layer
@@ -34,6 +34,7 @@ class Target:
         written: as `parts`, without faster ways to compute convolutions: to count operations.
         batch: images of both splits.
         options: how to run it.
+        segmented: whether it is run in segments.
         machine: what it runs on.
     """
 
@@ -47,6 +48,7 @@ class Target:
     written: Route
     batch: int
     options: Options
+    segmented: bool
     machine: Machine
 
     def is_linear(self, perturbation: Perturbation) -> bool:
@@ -124,6 +126,7 @@ class Work:
             run=images,
             batch=target.batch,
             seeds=max(each.seeds for each in swept),
+            segmented=target.segmented,
             machine=target.machine,
             options=target.options,
         )
@@ -187,15 +190,23 @@ def targets(
     perturbations: Sequence[Perturbation],
     options: Options,
     machine: Machine,
+    *,
+    segmented: bool | None = None,
 ) -> list[Target]:
-    """Everything that a sweep damages, in its order."""
+    """Everything that a sweep damages, in its order; run in segments where that pays."""
     swept = [each for each in Swept.of(spec, perturbations) if each.trials]
+    trials = len(spec.layers) * sum(len(each.trials) for each in swept)
+    if segmented is None:
+        segmented = is_segmented(
+            network, spec.block, trials * spec.images, machine=machine, options=options
+        )
     found = []
     for number, (name, members) in enumerate(spec.layers):
         layers = tuple(network.layers[member] for member in members)
         for touched, alike in by_leaves(layers, swept).items():
             how = {
                 "platform": machine.platform,
+                "segmented": segmented,
                 "hoist": options.hoist,
                 "share": options.share,
                 "precision": spec.precision,
@@ -212,13 +223,8 @@ def targets(
                     written=route_of(network, touched, spec.block, reformulate=False, **how),
                     batch=spec.block,
                     options=options,
+                    segmented=segmented,
                     machine=machine,
                 )
             )
     return found
-
-
-def whole_operations(network: Network, batch: int, platform: str) -> float:
-    """Operations of the undamaged network per image, traced for `batch` images."""
-    whole = route_of(network, (), batch, platform=platform, reformulate=False)
-    return whole.prefix_operations / batch

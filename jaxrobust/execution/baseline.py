@@ -8,24 +8,24 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.counts.score import score
 from jaxrobust.design.specification import Keep, Metric
 from jaxrobust.execution.checks import check_metrics, check_network
 from jaxrobust.execution.forward import Forward
-from jaxrobust.execution.images import Images, blocks_per_step
+from jaxrobust.execution.images import Images
 from jaxrobust.execution.plan import images_per_step
 from jaxrobust.execution.plausible import warnings_of
+from jaxrobust.execution.programs import STRANGE, Scoring
 from jaxrobust.execution.routes import route_of
 from jaxrobust.network import Network
 from jaxrobust.program.rounding import PrecisionMode
 from jaxrobust.runtime.machine import Machine
+from jaxrobust.runtime.meshes import mesh_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def evaluate_clean(
     block: int,
     machine: Machine,
     *,
+    segmented: bool,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     keep: Keep = "counts",
     precision: PrecisionMode = "float32",
@@ -66,6 +67,7 @@ def evaluate_clean(
         network, images: what is evaluated.
         block: consecutive images that are counted together.
         machine: on whose first device it runs.
+        segmented: as for `route_of`.
         metrics: the user's own metrics by name.
         keep: of the specification.
         precision: of matrix products and convolutions.
@@ -77,14 +79,9 @@ def evaluate_clean(
     count = len(images.labels)
     whole = route_of(network, (), block, platform=machine.platform, precision=precision)
     size = images_per_step(whole, block, images=count, machine=machine)
-    forward = Forward(network, size, precision, machine.devices[0])
-    blocks = blocks_per_step(size, block)
-
-    @jax.jit
-    def sums_of(logits: Array, labels: Array, present: Array, place_of: Array) -> dict[str, Array]:
-        predictions = jnp.argmax(logits, 1).astype(jnp.int32)
-        given = (logits, labels, present, predictions, logits, place_of)
-        return score(*given, block=block, blocks=blocks, metrics=metrics, keep=keep)
+    forward = Forward(network, size, machine.devices[0], segmented, precision)
+    mesh = mesh_of(machine.devices[:1], 1)
+    sums_of = Scoring(size, 1, block=block, metrics=metrics, keep=keep, mesh=mesh)
 
     rows = []
     sums: dict[str, np.ndarray] = {}
@@ -96,13 +93,18 @@ def evaluate_clean(
         if start == 0:
             check_network(network.name, forward.by_definition, inputs, rows[0], precision)
             check_metrics(metrics, rows[0], batch.labels)
-        found = sums_of(logits, batch.labels, batch.present, batch.place_of)
-        for name, values in found.items():
+        predictions = logits.argmax(1).astype(np.int32)
+        compared = logits if metrics else logits[:, :0]
+        scoring = (batch.labels, batch.present, predictions, compared, batch.place_of)
+        found = sums_of((logits[None], False), {}, None, None, scoring)
+        for name, (values,) in found.items():
+            if name == STRANGE:
+                continue
             kind = np.float64 if values.dtype == jnp.float32 else values.dtype
             nothing = np.zeros((-(-count // block), *values.shape[1:]), kind)
             own = sums.setdefault(name, nothing)[batch.first_block :]
             with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
-                own[:blocks] += np.asarray(values)[: len(own)]
+                own[: len(values)] += np.asarray(values)[: len(own)]
     answers = np.concatenate(rows)[:count]
     warnings = warnings_of(network.name, answers, images.labels)
     return Clean(answers, sums, forward.ordinary, warnings)

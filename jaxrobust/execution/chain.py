@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxrobust.execution.routes import route_of
 from jaxrobust.program.jaxprs import needed
 from jaxrobust.program.route import Route
 from jaxrobust.program.segments import Cut, Piece
-from jaxrobust.runtime.meshes import IMAGES, WHOLE, divided
+from jaxrobust.runtime.meshes import IMAGES, divided, shared_by_trials
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -36,12 +37,15 @@ class Chains:
         self._job = job
         self._chains: dict[tuple[Cut, Mesh], Chain] = {}
 
-    def route(self, touched: Sequence[str], images: int, reformulate: bool) -> Route:
+    def route(
+        self, touched: Sequence[str], images: int, *, segmented: bool, reformulate: bool
+    ) -> Route:
         """What damage to some leaves reaches, for a number of images on each device.
 
         Args:
             touched: paths of the leaves.
             images: on one device in one step.
+            segmented: as for `route_of`.
             reformulate: whether convolutions are computed in faster ways.
         """
         options = self._job.options
@@ -50,6 +54,7 @@ class Chains:
             touched,
             images,
             platform=self._job.machine.platform,
+            segmented=segmented,
             hoist=options.hoist,
             share=options.share,
             reformulate=reformulate,
@@ -91,10 +96,8 @@ class Chain:
     ) -> None:
         self.cut, self.mesh, self._inputs_of = cut, mesh, inputs_of
         leaves = dict(zip(cut.program.parameters, jax.tree.leaves(params), strict=True))
-        self._leaves = leaves | {
-            variable: divided(value, mesh, WHOLE)
-            for variable, value in cut.program.constants.items()
-        }
+        leaves |= cut.program.constants
+        self._leaves = dict(zip(leaves, shared_by_trials(list(leaves.values()), mesh), strict=True))
         self._size = cut.program.shapes[cut.program.images].shape[0]
         self._derived: dict[int, Any] = {}
         self._held: dict[Images, dict[int, Array]] = {}
@@ -102,34 +105,40 @@ class Chain:
         self._lock = Lock()
 
     def given(
-        self, piece: Piece, reached: Collection[int] = (), own: Mapping[int, Any] | None = None
+        self,
+        piece: Piece,
+        reached: Collection[int] = (),
+        own: Mapping[int, Any] = MappingProxyType({}),
+        single: bool = False,
     ) -> list[Any]:
-        """What a piece takes that does not depend on the images.
+        """What a piece takes that does not depend on the images, each [trials, …] or [1, …].
 
         Args:
             piece: of this network.
             reached: the variables that damage reaches.
             own: damaged leaves by variable, [trials, …].
+            single: there is one trial, whose leaves are [1, …] as those that trials share.
         """
         damaged = [v for v in piece.given if v in reached]
-        made = dict(zip(damaged, self._derive(damaged, own or {}), strict=True))
+        made = dict(zip(damaged, self._derive(damaged, own, single), strict=True))
         lacking = [v for v in piece.given if v not in reached and v not in self._derived]
         if lacking:
-            self._derived |= zip(lacking, self._derive(lacking, {}), strict=True)
+            self._derived |= zip(lacking, self._derive(lacking, {}, True), strict=True)
         return [made[v] if v in made else self._derived[v] for v in piece.given]
 
-    def _derive(self, wanted: Sequence[int], own: Mapping[int, Any]) -> list[Any]:
+    def _derive(self, wanted: Sequence[int], own: Mapping[int, Any], single: bool) -> list[Any]:
         if all(v in own or v in self._leaves for v in wanted):
             return [own[v] if v in own else self._leaves[v] for v in wanted]
         piece = self.cut.derivation(wanted)
         values = [own[v] if v in own else self._leaves[v] for v in piece.given]
-        program = derivation_program(piece, tuple(v in own for v in piece.given), self.mesh)
+        flags = tuple(v in own and not single for v in piece.given)
+        program = derivation_program(piece, flags, self.mesh)
         return program(*values)
 
     def run(self, piece: Piece, values: Mapping[int, Array]) -> dict[int, Array]:
         """What a piece of the undamaged network makes."""
         none = (False,) * len(piece.given), (False,) * len(piece.reads)
-        program = piece_program(piece, *none, False, self.mesh)
+        program = piece_program(piece, *none, self.mesh)
         made = program(self.given(piece), [values[v] for v in piece.reads])
         return dict(zip(piece.makes, made, strict=True))
 

@@ -135,16 +135,16 @@ class Damaged:
         """What a piece makes, and whether that is [devices, trials, …]."""
         given, damaged = self._given(piece, own)
         reads = tuple(v in behind for v in piece.reads)
-        single = self.single and any(damaged)
-        program = piece_program(piece, damaged, reads, single, self.chain.mesh)
+        program = piece_program(piece, damaged, reads, self.chain.mesh)
         made = program(given, [values[v] for v in piece.reads])
-        per_trial = not self.single and any((*damaged, *reads))
+        per_trial = any((*damaged, *reads))
         return dict(zip(piece.makes, made, strict=True)), per_trial
 
     def _given(self, piece: Piece, own: Values) -> tuple[list[Any], tuple[bool, ...]]:
+        """What a piece takes of the parameters, and of which each trial has its own."""
         reached = self.route.reached
-        given = self.chain.given(piece, reached, own)
-        return given, tuple(v in reached for v in piece.given)
+        given = self.chain.given(piece, reached, own, self.single)
+        return given, tuple(v in reached and not self.single for v in piece.given)
 
     def _by_variable(self, leaves: Mapping[str, Array]) -> dict[int, Array]:
         return {self._variable(path): leaf for path, leaf in leaves.items()}

@@ -26,9 +26,10 @@ _TOLERANCE = 1e-4
 def forward(
     network: Network,
     size: int,
-    precision: PrecisionMode,
     device: Any,
     *,
+    segmented: bool,
+    precision: PrecisionMode,
     plain: bool = False,
 ) -> tuple[Callable[[Any], Array], bool]:
     """The compiled undamaged network `inputs -> logits`, and whether it is as it is defined.
@@ -36,12 +37,13 @@ def forward(
     Args:
         network: any network.
         size: the number of images.
-        precision: of matrix products and convolutions.
         device: what it runs on.
+        segmented: as for `route_of`.
+        precision: of matrix products and convolutions.
         plain: in no faster way than the network itself.
     """
-    how = {"platform": device.platform, "reformulate": not plain, "precision": precision}
-    cut = cut_of(network, size, **how)
+    how = {"segmented": segmented, "reformulate": not plain, "precision": precision}
+    cut = cut_of(network, size, platform=device.platform, **how)
     chain = Chain(cut, network.params, mesh_of((device,), 1))
     return lambda inputs: chain.logits(inputs[None])[0], not cut.inexact
 
@@ -55,17 +57,25 @@ class Forward:
     Args:
         network: any network.
         size: how many images each call takes.
-        precision: of matrix products and convolutions.
         device: what it runs on.
+        segmented: as for `route_of`.
+        precision: of matrix products and convolutions.
 
     Attributes:
         ordinary: the faster ways can be trusted on this network.
     """
 
-    def __init__(self, network: Network, size: int, precision: PrecisionMode, device: Any) -> None:
-        how = precision, device
-        self._fast, self._exact = forward(network, size, *how)
-        self._plain = cache(lambda images: forward(network, images, *how, plain=True)[0])
+    def __init__(
+        self,
+        network: Network,
+        size: int,
+        device: Any,
+        segmented: bool,
+        precision: PrecisionMode,
+    ) -> None:
+        how = {"device": device, "segmented": segmented, "precision": precision}
+        self._fast, self._exact = forward(network, size, **how)
+        self._plain = cache(lambda images: forward(network, images, **how, plain=True)[0])
         self._limit: float | None = None
         self.ordinary = True
 

@@ -102,6 +102,7 @@ class Group:
         perturbations: those that touch them, each with the most trials that are run together.
         images: how many consecutive images they usually look at; longer runs take more steps.
         seeds: the most seeds that are run together.
+        segmented: whether to run the network in segments, if that was not settled before.
         plan: how to run it, if that was settled before.
 
     Attributes:
@@ -123,6 +124,7 @@ class Group:
         perturbations: Sequence[tuple[Perturbation, int]],
         images: int,
         seeds: int,
+        segmented: bool,
         plan: Plan | None = None,
     ) -> None:
         self.job, self.clean, self.number, self.layers = job, clean, number, layers
@@ -133,22 +135,24 @@ class Group:
         self._chains, self._touched = chains, tuple(touched)
         params = job.network.params
         leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
+        how = {"segmented": plan.segmented if plan else segmented, "reformulate": clean.ordinary}
         self.plan = plan or make_plan(
-            chains.route(touched, spec.block, clean.ordinary),
-            chains.route((), spec.block, clean.ordinary),
+            chains.route(touched, spec.block, **how),
+            chains.route((), spec.block, **how),
             layers,
             perturbations,
             images=spec.images,
             run=images,
             batch=spec.block,
             seeds=seeds,
+            segmented=segmented,
             machine=job.machine,
             options=job.options,
         )
         self.mesh: Mesh = mesh_of(job.machine.devices, self.plan.image_devices)
         undamaged = {path: leaves[path] for path in touched}
-        self._limits = Limits.of(undamaged, clean.logits, self.mesh)
-        self.route: Route = chains.route(touched, self.plan.images_per_step, clean.ordinary)
+        self._limits = Limits.of(undamaged, clean.logits)
+        self.route: Route = chains.route(touched, self.plan.images_per_step, **how)
         self.kernel = None
         if self.route.product:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
@@ -245,7 +249,8 @@ class Group:
         """The sums of a step, computed in no faster way than the network itself."""
         with self._making_plain:
             if self._plain is None:
-                route = self._chains.route(self._touched, self.plan.images_per_step, False)
+                how = {"segmented": self.plan.segmented, "reformulate": False}
+                route = self._chains.route(self._touched, self.plan.images_per_step, **how)
                 self._plain = self._on_devices(route, shares=False)
             plain, data = self._plain, self._plain_data.get(images)
             if data is None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import jax
 
 from jaxrobust.design.options import Options
+from jaxrobust.execution.routes import operations_per_image
 from jaxrobust.layers import Layer
+from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation, draw_shapes
 from jaxrobust.program.route import Route
 from jaxrobust.runtime.machine import Machine
@@ -19,6 +21,9 @@ _CPU_WORKING_SET = 96 * 2**20
 # A call with less to compute than this spends its time on being called, so that trials go together;
 # a CPU gains nothing from more.
 _ENOUGH_OPERATIONS = 2**28
+# Below so many operations of all trials together, whole forward passes, compiling the network's
+# segments takes longer than running anew for every trial what the damage does not reach.
+_WORTH_SEGMENTS = 2**38
 # A kernel above this, damaged in several trials at once, costs more to lay out than it saves.
 _LARGEST_BATCHED_LEAF = 4 * 2**20
 _MOST_TRIALS_PER_STEP = 256
@@ -47,6 +52,8 @@ class Plan:
         steps_under_way: steps that are begun before the first of them has been counted.
         keep_residuals: what the undamaged network hands on is held for all images at once rather
             than made anew for every round.
+        segmented: the network is cut into segments, so that what the damage does not reach is not
+            run again; otherwise it is one program for all layers.
     """
 
     trial_devices: int
@@ -57,6 +64,25 @@ class Plan:
     steps_per_round: int
     steps_under_way: int
     keep_residuals: bool
+    segmented: bool
+
+
+def is_segmented(
+    network: Network, batch: int, trial_images: int, *, machine: Machine, options: Options
+) -> bool:
+    """Whether it pays to cut a network into segments.
+
+    Args:
+        network: any network.
+        batch: how many images it is traced for.
+        trial_images: how many images all trials of the sweep look at together.
+        machine: what they run on.
+        options: what the user has fixed; to compare with, only segments are of use.
+    """
+    if not machine.is_cpu or len(machine.devices) > 1 or options.trials_per_step:
+        return True
+    one = operations_per_image(network, batch, machine.platform)
+    return one * trial_images > _WORTH_SEGMENTS
 
 
 def make_plan(
@@ -69,6 +95,7 @@ def make_plan(
     run: int,
     batch: int,
     seeds: int,
+    segmented: bool,
     machine: Machine,
     options: Options,
 ) -> Plan:
@@ -82,6 +109,7 @@ def make_plan(
         images, seeds: of the specification.
         run: how many consecutive images trials usually look at.
         batch: see `split`.
+        segmented: see `Plan`.
         machine: what they run on.
         options: what the user has fixed.
     """
@@ -104,7 +132,7 @@ def make_plan(
     per_trial = sum(leaf.nbytes for leaf in leaves)
     held = max(memory // 8 // per_trial, 1)
     trials = min(
-        1 if _one_by_one(layers) else fit // size or 1,
+        1 if _one_by_one(layers) or not segmented else fit // size or 1,
         _enough_trials(split.suffix_operations * size / batch, machine),
         held,
         _MOST_TRIALS_PER_STEP,
@@ -127,6 +155,7 @@ def make_plan(
         steps_per_round=1 if keep else min(max(held // trials, 1), _MOST_STEPS_PER_ROUND),
         steps_under_way=max(min(waiting // per_step, _MOST_UNDER_WAY), 1),
         keep_residuals=keep,
+        segmented=segmented,
     )
 
 

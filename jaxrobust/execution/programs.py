@@ -1,9 +1,9 @@
 """Compiled programs: one for each distinct piece of a network, whichever layer is damaged.
 
-Values that belong to trials have an axis for them. In front of it, values that depend on the
-images have an axis with one entry for each device that has a part of the images. Where a device
-runs one trial at a time on its own, its values have no axis for trials: they are computed by the
-programs that compute the undamaged network.
+What a program is given of the parameters has an axis for trials, of length 1 where they share it.
+Values that depend on the images have an axis with one entry for each device that has a part of the
+images, and behind it one for trials where these differ. Where a device runs one trial at a time on
+its own there is none: these trials are run by the programs that run the undamaged network.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from jaxrobust.runtime.meshes import (
 )
 
 STRANGE = "strange"
+_NO_LIMIT = np.float32(-1)
 Own = tuple[bool, ...]
 """For each of some values whether every trial has its own."""
 
@@ -44,54 +45,50 @@ def derivation_program(piece: Piece, own: Own, mesh: Mesh) -> Any:
 
     Args:
         piece: reads nothing that depends on the images.
-        own: for each of `given` whether it is [trials, …]; then so is all that is made.
+        own: for each of `given` whether it is [trials, …] rather than [1, …]; if one is, so is all
+            that is made.
         mesh: the devices.
     """
-    whole = jax.vmap(lambda given: piece(given, ()), (_axes(own),)) if any(own) else None
 
     def derived(*given: Array) -> list[Array]:
-        return whole(list(given)) if whole else piece(given, ())
+        values = _shared(given, own)
+        if any(own):
+            return jax.vmap(lambda given: piece(given, ()), (_axes(own),))(values)
+        return [value[None] for value in piece(values, ())]
 
     how = [TRIALS if each else WHOLE for each in own]
     return network_on_mesh(derived, mesh, how, TRIALS if any(own) else WHOLE)
 
 
 @lru_cache(maxsize=4096)
-def piece_program(piece: Piece, own: Own, reached: Own, single: bool, mesh: Mesh) -> Any:
+def piece_program(piece: Piece, own: Own, reached: Own, mesh: Mesh) -> Any:
     """`(given, reads) -> made`, of a piece of the network.
 
     Args:
         piece: what is computed.
-        own: for each of `given` whether it is [trials, …].
-        reached: for each of `reads` whether it is [devices, trials, …] or [devices, …].
-        single: there is one trial, and no axis for it but in `given`.
+        own: for each of `given` whether it is [trials, …] rather than [1, …].
+        reached: for each of `reads` whether it is [devices, trials, …] rather than [devices, …].
         mesh: the devices.
     """
+    batched = any((*own, *reached))
 
     def made(given: list[Array], reads: list[Array]) -> list[Array]:
-        values = _trials_of(piece, own, reached, single)(given, [each[0] for each in reads])
+        compute = jax.vmap(piece, (_axes(own), _axes(reached))) if batched else piece
+        values = compute(_shared(given, own), [each[0] for each in reads])
         return [value[None] for value in values]
 
-    batched = not single and any((*own, *reached))
     given = [TRIALS if each else WHOLE for each in own]
     reads = [IMAGES_AND_TRIALS if each else IMAGES for each in reached]
     return network_on_mesh(made, mesh, [given, reads], IMAGES_AND_TRIALS if batched else IMAGES)
-
-
-def _trials_of(piece: Piece, own: Own, reached: Own, single: bool) -> Any:
-    if single:
-        return lambda given, reads: piece(_first(given, own), reads)
-    if any((*own, *reached)):
-        return jax.vmap(piece, (_axes(own), _axes(reached)))
-    return piece
 
 
 def _axes(own: Own) -> list[int | None]:
     return [0 if each else None for each in own]
 
 
-def _first(values: list[Any], own: Own) -> list[Any]:
-    return [value[0] if each else value for value, each in zip(values, own, strict=True)]
+def _shared(values: Sequence[Any], own: Own) -> list[Any]:
+    """The values, those that all trials share without an axis for trials."""
+    return [value if each else value[0] for value, each in zip(values, own, strict=True)]
 
 
 class Shared(NamedTuple):
@@ -126,15 +123,16 @@ def sharing_program(
 
     Args:
         piece: reads the undamaged product, and otherwise what no damage reaches.
-        own: for each of `given` whether it is [trials, …].
+        own: for each of `given` whether it is [trials, …] rather than [1, …].
         acts: how the product of a trial follows.
         product: the place of the product among `reads`.
         unit_axis: the axis of the product that counts the kernel's output units.
-        single, mesh: as in `piece_program`.
+        single: there is one trial, and an axis for it only in `shared`.
+        mesh: the devices.
     """
 
     def made(given: list[Any], reads: list[Any], shared: Shared) -> tuple[list[Array], Array]:
-        reads = [each[0] for each in reads]
+        given, reads = _shared(given, own), [each[0] for each in reads]
 
         def one_trial(given: Any, row: Array, own: Any) -> Any:
             direction, overlaps = None, None
@@ -147,7 +145,7 @@ def sharing_program(
 
         trials = (shared.rows, shared.own)
         if single:
-            values, odd = one_trial(_first(given, own), *(each[0] for each in trials))
+            values, odd = one_trial(given, *(jax.tree.map(lambda x: x[0], each) for each in trials))
             odd = odd[None]
         else:
             values, odd = jax.vmap(one_trial, (_axes(own), 0, 0))(given, *trials)
@@ -209,17 +207,20 @@ class Scoring:
         keep: Keep,
         mesh: Mesh,
     ) -> None:
-        self._mesh, self._trials = mesh, np.zeros(trials, bool)
+        self._mesh = mesh
+        self._ordinary = divided(np.zeros(trials, bool), mesh, TRIALS)
+        nothing = np.zeros((mesh.shape["image"], trials), bool)
+        self._shared = divided(nothing, mesh, IMAGES_AND_TRIALS)
         how = (block, blocks_per_step(images, block), tuple(metrics.items()), keep, mesh)
         self._program = partial(_scoring_program, *how)
 
     def __call__(
         self,
-        logits: tuple[Array, bool],
+        logits: tuple[Array | np.ndarray, bool],
         leaves: Mapping[str, Array],
         strange: Array | None,
         limits: Limits | None,
-        scoring: Sequence[Array],
+        scoring: Sequence[Array | np.ndarray],
     ) -> dict[str, Array]:
         """The sums of a step.
 
@@ -236,12 +237,13 @@ class Scoring:
             for ordinary trials.
         """
         values, per_trial = logits
-        odd, limit = divided(self._trials, self._mesh, TRIALS), None
+        odd, limit = self._ordinary, _NO_LIMIT
         if limits is not None:
             limit = limits.logits
             if leaves:
                 most = [limits.leaves[path] for path in leaves]
                 odd = _strange_leaves_program(self._mesh)(list(leaves.values()), most)
+        strange = self._shared if strange is None else strange
         return self._program(per_trial)(values, odd, strange, limit, list(scoring))
 
 
@@ -257,16 +259,14 @@ def _scoring_program(
     """`(logits, strange leaves, strange products, limit, scoring) -> sums` of `Scoring`."""
 
     def sums(logits: Any, leaves: Any, products: Any, limit: Any, scoring: Any) -> Any:
-        products = None if products is None else products[0]
-
         def one_trial(logits: Any, leaves: Any, products: Any) -> dict[str, Array]:
-            odd = leaves if products is None else leaves | products
-            if limit is not None:
-                odd |= is_strange(logits, limit)
+            odd = leaves | products | (is_strange(logits, limit) & (limit != _NO_LIMIT))
             how = dict(block=block, blocks=blocks, metrics=dict(metrics), keep=keep)
             return {**score(logits, *scoring, **how), STRANGE: odd.astype(jnp.int32)}
 
-        found = jax.vmap(one_trial, (0 if per_trial else None, 0, 0))(logits[0], leaves, products)
+        found = jax.vmap(one_trial, (0 if per_trial else None, 0, 0))(
+            logits[0], leaves, products[0]
+        )
         return jax.lax.psum(found, "image") if mesh.shape["image"] > 1 else found
 
     made = IMAGES_AND_TRIALS if per_trial else IMAGES

@@ -15,8 +15,16 @@ from jaxrobust.program.segments import Cut, cut
 
 
 @lru_cache(maxsize=64)
-def _cut(program: Program, reformulate: bool, precision: PrecisionMode, platform: str) -> Cut:
-    return cut(program, reformulate=reformulate, precision=precision, platform=platform)
+def _cut(
+    program: Program, segmented: bool, reformulate: bool, precision: PrecisionMode, platform: str
+) -> Cut:
+    return cut(
+        program,
+        segmented=segmented,
+        reformulate=reformulate,
+        precision=precision,
+        platform=platform,
+    )
 
 
 def cut_of(
@@ -24,6 +32,7 @@ def cut_of(
     images: int,
     *,
     platform: str,
+    segmented: bool = True,
     reformulate: bool = True,
     precision: PrecisionMode = "float32",
 ) -> Cut:
@@ -33,11 +42,12 @@ def cut_of(
         network: any network; chains, skip connections and branches are cut alike.
         images: how many are run together.
         platform: what it will run on: "cpu", "gpu" or "tpu".
+        segmented: False leaves the network in one piece.
         reformulate: whether convolutions are computed in the ways that are faster on a CPU.
         precision: what the operands of convolutions and matrix products are rounded to.
     """
     reformulate = reformulate and platform == "cpu"
-    return _cut(network.program(images), reformulate, precision, platform)
+    return _cut(network.program(images), segmented, reformulate, precision, platform)
 
 
 def route_of(
@@ -46,6 +56,7 @@ def route_of(
     images: int,
     *,
     platform: str,
+    segmented: bool = True,
     hoist: bool = True,
     share: bool = True,
     reformulate: bool = True,
@@ -56,15 +67,16 @@ def route_of(
     Args:
         network, images, platform, precision: as for `cut_of`.
         damaged: paths of the leaves.
+        segmented: False runs the network in one piece for every trial: one program for all layers.
         hoist: False runs everything that depends on the images for every trial, in no other way
             than the network itself, to compare with.
         share: False computes the product of a damaged kernel anew for every trial, to compare with.
         reformulate: as for `cut_of`.
     """
-    how = {"reformulate": reformulate and hoist, "precision": precision, "platform": platform}
-    made = cut_of(network, images, **how)
+    how = {"segmented": segmented, "precision": precision, "platform": platform}
+    made = cut_of(network, images, reformulate=reformulate and hoist, **how)
     reached = {made.program.variables[path] for path in damaged}
-    if not hoist:
+    if not (hoist and segmented):
         return Route(made, frozenset({*reached, made.program.images}))
     route, kernel = Route(made, frozenset(reached)), _kernel(network, damaged)
     # Rounded operands are not linear in the kernel.
@@ -74,6 +86,12 @@ def route_of(
     if product is None:
         return route
     return Route(made, route.damaged, product.written_as(made.written, route.reached))
+
+
+def operations_per_image(network: Network, images: int, platform: str) -> float:
+    """Operations of the undamaged network, as it is defined, of each image of a batch."""
+    whole = route_of(network, (), images, platform=platform, reformulate=False)
+    return whole.prefix_operations / images
 
 
 def _kernel(network: Network, damaged: Collection[str]) -> Leaf | None:

@@ -19,7 +19,7 @@ from jaxrobust.execution.chain import Chains
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.partition import Follower
-from jaxrobust.execution.plan import Plan
+from jaxrobust.execution.plan import Plan, is_segmented
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.runtime.allocator import give_back_freed_memory, keep_freed_memory
@@ -47,18 +47,23 @@ class Runner:
             keep_freed_memory()
         spec = job.spec
         job.report("undamaged", 0, 0)
+        self.swept = Swept.of(spec, job.perturbations)
+        trials = len(spec.layers) * sum(len(each.trials) for each in self.swept)
+        self._segmented = is_segmented(
+            job.network, spec.block, trials * spec.images, machine=job.machine, options=job.options
+        )
         self.clean = evaluate_clean(
             job.network,
             job.images,
             spec.block,
             job.machine,
+            segmented=self._segmented,
             metrics=job.metrics,
             keep=spec.keep,
             precision=spec.precision,
         )
         params = divided(job.network.params, mesh_of(job.machine.devices, 1), WHOLE)
         self.job = replace(job, network=job.network.with_params(params))
-        self.swept = Swept.of(spec, job.perturbations)
         self._chains = Chains(self.job)
         self._groups: dict[tuple[int, tuple[str, ...]], Group] = {}
         # By group of layers: seconds and trial-images, from the first step's end on.
@@ -178,6 +183,7 @@ class Runner:
                         list(trials.items()),
                         images,
                         seeds,
+                        self._segmented,
                         _settled(plans, described),
                     )
                 steps = group.steps(alike)

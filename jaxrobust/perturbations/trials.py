@@ -20,6 +20,7 @@ from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
 from jaxrobust.perturbations.compiled import Argument, program_for_trials
 from jaxrobust.perturbations.linear import Affine, PerUnit
+from jaxrobust.perturbations.threefry import written_out
 from jaxrobust.runtime.meshes import TRIALS, WHOLE, divided, on_mesh
 
 
@@ -67,7 +68,7 @@ def draw_program(
 def _draw_of(perturbation: Perturbation, layer: Layer) -> Callable[[Any], Any]:
     def draw(key: Any) -> Any:
         with jax.threefry_partitionable(True):
-            return perturbation.draw(key, layer) if perturbation.draw else ()
+            return perturbation.draw(written_out(key), layer) if perturbation.draw else ()
 
     return draw
 

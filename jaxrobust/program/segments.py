@@ -191,11 +191,19 @@ class Cut:
         }
 
 
-def cut(traced: Program, *, reformulate: bool, precision: PrecisionMode, platform: str) -> Cut:
+def cut(
+    traced: Program,
+    *,
+    segmented: bool,
+    reformulate: bool,
+    precision: PrecisionMode,
+    platform: str,
+) -> Cut:
     """Cuts a traced network into segments.
 
     Args:
         traced: any network.
+        segmented: False leaves it in one piece, which is a single segment.
         reformulate: whether convolutions are computed in the ways that are faster on a CPU, as far
             as the network keeps their errors small; not where numbers are rounded.
         precision: what the operands of convolutions and matrix products are rounded to.
@@ -223,7 +231,7 @@ def cut(traced: Program, *, reformulate: bool, precision: PrecisionMode, platfor
             for new in written.get(id(old), (old,))
             if from_images.intersection(new.outputs)
         )
-        for group in _groups(traced)
+        for group in (_groups(traced) if segmented else [traced.equations])
     ]
     return Cut(program, written, frozenset(inexact), tuple(groups))
 

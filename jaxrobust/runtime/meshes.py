@@ -64,6 +64,17 @@ def on_mesh(
     return jax.jit(mapped, in_shardings=shardings, compiler_options=compiler_options)
 
 
+def shared_by_trials(values: Sequence[Any], mesh: Mesh) -> list[jax.Array]:
+    """The same arrays [1, …], with an axis for trials, on all devices of a mesh.
+
+    On a CPU they share the memory of those that are there.
+    """
+    whole = NamedSharding(mesh, WHOLE)
+    if mesh.devices.flat[0].platform == "cpu":
+        return [jax.device_put(np.asarray(x)[None], whole, may_alias=True) for x in values]
+    return jax.jit(lambda values: [x[None] for x in values], out_shardings=whole)(list(values))
+
+
 def divided(values: Any, mesh: Mesh | None, how: PartitionSpec) -> Any:
     """The same arrays, divided among the devices of a mesh; `WHOLE` gives every device a copy.
 

@@ -10,7 +10,7 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import save
 
 import jaxrobust as jr
-from jaxrobust.execution import chunks, ordinary, programs
+from jaxrobust.execution import chunks, ordinary, plan, programs
 from jaxrobust.perturbations import REGISTRY, compiled, trials
 from jaxrobust.runtime import meshes
 from jaxrobust.runtime.meshes import on_mesh
@@ -29,6 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def source(folder: Path) -> jr.ImageSource:
     return save(folder / "right.npz")
+
+
+@pytest.fixture(autouse=True)
+def segmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks are run in segments, as large ones are, although they are small."""
+    monkeypatch.setattr(plan, "_WORTH_SEGMENTS", -1)
 
 
 @pytest.fixture

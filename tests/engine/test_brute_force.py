@@ -11,6 +11,7 @@ import xarray
 from networks_for_tests import CLASSES, NETWORKS, SIDE
 
 import jaxrobust as jr
+from jaxrobust.execution import plan
 from jaxrobust.perturbations import REGISTRY
 
 STRENGTHS = (0, 0.3, 0.75)
@@ -75,16 +76,34 @@ def check(result: xarray.Dataset, network: str, source: jr.ImageSource, names: l
                     np.testing.assert_allclose(float(found["loss"]), by_hand["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
+EVERY_NETWORK = pytest.mark.parametrize(
     "network",
     [pytest.param(n, marks=pytest.mark.slow) if n == "wide" else n for n in NETWORKS],
 )
+
+
+@EVERY_NETWORK
 def test_sweep_counts_what_a_loop_counts(network: str, source: jr.ImageSource) -> None:
     net, _ = forward(network)
     names = ["synapse_knockout", "weight_noise"]
     result = jr.sweep(net, source, perturbations=names, strengths=STRENGTHS, seeds=SEEDS, block=10)
     assert list(result.layer.values) == [n for n, x in net.layers.items() if x.kernel is not None]
     check(result, network, source, names)
+
+
+@EVERY_NETWORK
+def test_a_network_in_one_piece_is_one_program_for_all_layers(
+    network: str, source: jr.ImageSource, monkeypatch: pytest.MonkeyPatch, recorded: Callable
+) -> None:
+    monkeypatch.setattr(plan, "_WORTH_SEGMENTS", 2**60)
+    programs = set()
+    recorded(lambda name, program, _: programs.add(program) if name == "made" else None)
+    net, _ = forward(network)
+    result = jr.sweep(net, source, perturbations=["weight_noise"], strengths=STRENGTHS, seeds=SEEDS)
+    assert len(result.layer) >= 2
+    # One for the sweep's images, and those with which the network is checked.
+    assert len(programs) <= 3
+    check(result, network, source, ["weight_noise"])
 
 
 def test_every_perturbation_counts_what_a_loop_counts(source: jr.ImageSource) -> None:
