@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # One program alone leaves a CPU's cores idle between its loops, and an accelerator idle while the
 # host adds up sums.
-SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 2
 # Two programs that both wait for all devices, begun in another order on one of them, wait forever.
 _WAITING_FOR_ALL = Lock()
 
