@@ -162,7 +162,7 @@ def _undamaged(job: Job, segmented: bool) -> tuple[float, Spread]:
     )
     size = images_per_step(whole, spec.block, images=spec.images, machine=job.machine)
     index = job.images.batch(0, size, spec.block).index
-    inputs = job.images.inputs(network, index, 1)[0]
+    inputs = job.images.inputs(network, index, 1)
     logits_of, _ = forward(
         network,
         size,

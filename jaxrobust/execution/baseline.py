@@ -8,7 +8,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.design.specification import Keep, Metric
@@ -87,7 +86,7 @@ def evaluate_clean(
     sums: dict[str, np.ndarray] = {}
     for start in range(0, count, size):
         batch = images.batch(start, size, block)
-        inputs = images.inputs(network, batch.index, 1)[0]
+        inputs = images.inputs(network, batch.index, 1)
         logits = forward(inputs)
         rows.append(logits)
         if start == 0:
@@ -97,14 +96,14 @@ def evaluate_clean(
         compared = logits if metrics else logits[:, :0]
         scoring = (batch.labels, batch.present, predictions, compared, batch.place_of)
         found = sums_of((logits[None], False), {}, None, None, scoring)
-        for name, (values,) in found.items():
-            if name == STRANGE:
-                continue
-            kind = np.float64 if values.dtype == jnp.float32 else values.dtype
+        del found[STRANGE]
+        for name, of_one_trial in found.items():
+            values = np.asarray(of_one_trial)[0]
+            kind = np.float64 if values.dtype == np.float32 else values.dtype
             nothing = np.zeros((-(-count // block), *values.shape[1:]), kind)
             own = sums.setdefault(name, nothing)[batch.first_block :]
             with np.errstate(invalid="ignore"):  # infinities of both signs add up to NaN
-                own[: len(values)] += np.asarray(values)[: len(own)]
+                own[: len(values)] += values[: len(own)]
     answers = np.concatenate(rows)[:count]
     warnings = warnings_of(network.name, answers, images.labels)
     return Clean(answers, sums, forward.ordinary, warnings)

@@ -28,7 +28,7 @@ _OF_METRICS = 1e-4
 def check_network(
     name: str,
     logits_of: Callable[[np.ndarray], np.ndarray],
-    inputs: Float[Array, "step h w c"],
+    inputs: Float[Array, "1 step h w c"],
     logits: Float[np.ndarray, "step classes"],
     precision: PrecisionMode,
 ) -> None:
@@ -36,22 +36,22 @@ def check_network(
 
     Args:
         name: of the network.
-        logits_of: the compiled network for any number of images.
+        logits_of: the compiled network for any number of images, [1, images, …].
         inputs, logits: of the step.
         precision: of matrix products and convolutions.
 
     Raises:
         SpecificationError: an image has other logits then.
     """
-    step = len(inputs)
+    step = len(logits)
     size = small_batch(step)
     index = _some(step, size)
-    batch = np.asarray(jnp.take(inputs, index, axis=0))
-    blank = np.where(_first(batch), batch, 0)
+    batch = np.asarray(jnp.take(inputs, index, axis=1))
+    blank = np.where(_first(batch[0]), batch, 0)
     expected = logits_of(batch)[:_FEW]
     ways = {
         "the second time": logits_of(batch)[:_FEW],
-        "in another place": logits_of(_moved(batch))[-_FEW:],
+        "in another place": logits_of(_moved(batch[0])[None])[-_FEW:],
         "beside blank images": logits_of(blank)[:_FEW],
         f"in a batch of {step} images than in one of {size}": logits[index[:_FEW]],
     }

@@ -32,7 +32,9 @@ def forward(
     precision: PrecisionMode,
     plain: bool = False,
 ) -> tuple[Callable[[Any], Array], bool]:
-    """The compiled undamaged network `inputs -> logits`, and whether it is as it is defined.
+    """The compiled undamaged network, and whether it is as it is defined.
+
+    It takes float32 [1, images, height, width, channels] and gives [1, images, classes].
 
     Args:
         network: any network.
@@ -45,7 +47,7 @@ def forward(
     how = {"segmented": segmented, "reformulate": not plain, "precision": precision}
     cut = cut_of(network, size, platform=device.platform, **how)
     chain = Chain(cut, network.params, mesh_of((device,), 1))
-    return lambda inputs: chain.logits(inputs[None])[0], not cut.inexact
+    return chain.logits, not cut.inexact
 
 
 class Forward:
@@ -73,22 +75,24 @@ class Forward:
         segmented: bool,
         precision: PrecisionMode,
     ) -> None:
-        how = {"device": device, "segmented": segmented, "precision": precision}
-        self._fast, self._exact = forward(network, size, **how)
-        self._plain = cache(lambda images: forward(network, images, **how, plain=True)[0])
+        how = {"device": device, "precision": precision}
+        self._fast, self._exact = forward(network, size, segmented=segmented, **how)
+        # For few images; on accelerators each program more takes a second to compile.
+        how |= {"segmented": segmented and device.platform == "cpu", "plain": True}
+        self._plain = cache(lambda images: forward(network, images, **how)[0])
         self._limit: float | None = None
         self.ordinary = True
 
     def __call__(self, inputs: Array) -> np.ndarray:
-        """The logits of `size` images, float32 [images, classes]."""
+        """The logits of `size` images [1, images, …], float32 [images, classes]."""
         if not self.ordinary:
             return self.by_definition(inputs)
-        logits = np.asarray(self._fast(inputs), np.float32)
+        logits = np.asarray(self._fast(inputs), np.float32)[0]
         if self._exact:
             return logits
         if self._limit is None:
-            index = np.arange(small_batch(len(inputs))) % len(inputs)
-            expected = self.by_definition(np.asarray(inputs)[index])
+            index = np.arange(small_batch(len(logits))) % len(logits)
+            expected = self.by_definition(np.asarray(inputs)[:, index])
             self.ordinary = alike(logits[index], expected, _TOLERANCE)
             self._limit = RANGE * float(np.abs(expected).max(initial=0))
         if self.ordinary and not np.all(np.abs(logits) <= self._limit):
@@ -97,4 +101,4 @@ class Forward:
 
     def by_definition(self, inputs: Array | np.ndarray) -> np.ndarray:
         """The logits of any number of images, in no faster way than the network itself."""
-        return np.asarray(self._plain(len(inputs))(inputs), np.float32)
+        return np.asarray(self._plain(inputs.shape[1])(inputs), np.float32)[0]

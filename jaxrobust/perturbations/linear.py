@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxrobust.errors import SpecificationError
@@ -126,9 +127,9 @@ class PerUnit:
                 f"for each of the {most} units"
             )
 
-    def stand_in(self, kernel: Leaf) -> dict[str, Array]:
+    def stand_in(self, kernel: Leaf) -> dict[str, Any]:
         """What `apply` is given in place of the kernel, by path: a 1 for each unit."""
-        return {kernel.path: jnp.ones(kernel.unit_shape, kernel.dtype)}
+        return {kernel.path: np.ones(kernel.unit_shape, kernel.dtype)}
 
     def own(self, kernel: Leaf, leaves: dict[str, Array], amounts: Mapping[str, Any]) -> Any:
         """What each trial has of its own: what became of the ones, [trials, …]; taken out."""
