@@ -28,7 +28,7 @@ _HOMES = {
     "plan": "costing.estimate",
     "Preprocessing": "preprocessing",
     "right": "results",
-    "SpecificationError": "errors",
+    "SpecificationError": "ground.errors",
     "sweep": "sweeps",
     "write_report": "report",
 }

@@ -3,7 +3,7 @@ from jaxrobust.costing.estimate import plan as plan
 from jaxrobust.data import ImageSource as ImageSource
 from jaxrobust.data import images as images
 from jaxrobust.design.options import Options as Options
-from jaxrobust.errors import SpecificationError as SpecificationError
+from jaxrobust.ground.errors import SpecificationError as SpecificationError
 from jaxrobust.network import Network as Network
 from jaxrobust.networks.zoo import load as load
 from jaxrobust.perturbations import Perturbation as Perturbation

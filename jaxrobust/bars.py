@@ -18,8 +18,8 @@ from rich.progress import (
 )
 
 from jaxrobust.data.progress import PREPARING, Report, silent
+from jaxrobust.ground.text import printable
 from jaxrobust.networks import download
-from jaxrobust.text import printable
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrobust import adapters
-from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.ground.errors import SpecificationError, first_line
 from jaxrobust.layers import LayerTable, layer_table
 from jaxrobust.parameters import as_arrays, check_finite
 from jaxrobust.preprocessing import Preprocessing

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import leaf_paths
 
 # Entries that are looked at together, so that they stay in a processor's cache.

@@ -12,11 +12,11 @@ import numpy as np
 
 from jaxrobust.costing.costs import costs_of
 from jaxrobust.counts.state import State
-from jaxrobust.errors import SpecificationError
-from jaxrobust.execution.partition import Alone, Follower
 from jaxrobust.execution.run import Runner
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.results import accuracy
 from jaxrobust.runtime.hosts import Processes
+from jaxrobust.runtime.partition import Alone, Follower
 from jaxrobust.sampling import FEWEST, blocks_per_seed, next_seeds, pilot, variance_parts
 from jaxrobust.storage.kept import Kept
 

@@ -17,13 +17,12 @@ from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
 from jaxrobust.design.request import ask, check_precision
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Metric, check_block
-from jaxrobust.errors import SpecificationError
-from jaxrobust.execution.baseline import evaluate_clean
+from jaxrobust.execution.baseline.answers import evaluate_clean
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
-from jaxrobust.execution.partition import Alone
 from jaxrobust.execution.plan import is_segmented
 from jaxrobust.execution.run import Runner
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
@@ -33,6 +32,7 @@ from jaxrobust.rounds import Deadline, run_to_precision
 from jaxrobust.runtime.compiling import keep_compiled_programs
 from jaxrobust.runtime.hosts import Processes
 from jaxrobust.runtime.machine import Machine
+from jaxrobust.runtime.partition import Alone
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.storage.folder import saved
 from jaxrobust.storage.kept import Kept

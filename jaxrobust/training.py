@@ -20,7 +20,7 @@ import optax
 import orbax.checkpoint as orbax
 from flax import nnx
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.preprocessing import Preprocessing
 
 if TYPE_CHECKING:

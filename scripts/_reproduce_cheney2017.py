@@ -20,7 +20,7 @@ def run(*command: str | Path) -> None:
 def prepare_imagenet_v2() -> str:
     """The source of ImageNet-V2, downloaded and prepared if it isn't yet."""
     from jaxrobust.data import images
-    from jaxrobust.errors import SpecificationError
+    from jaxrobust.ground.errors import SpecificationError
 
     source = f"tfds:{IMAGENET_V2}:test"
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxrobust.adapters.modules import described
 from jaxrobust.adapters.pure import Pure
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import leaf_paths
 
 

@@ -12,7 +12,7 @@ import jax
 
 from jaxrobust.adapters.modules import described, is_module
 from jaxrobust.adapters.pure import Pure
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 # Objects that are looked at for modules in what a function refers to.
 _MOST_OBJECTS = 10_000

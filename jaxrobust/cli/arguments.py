@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 if TYPE_CHECKING:
     from jaxrobust.data import ImageSource

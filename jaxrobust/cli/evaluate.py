@@ -20,7 +20,7 @@ from jaxrobust.cli.arguments import (
     open_images,
 )
 from jaxrobust.cli.show import show
-from jaxrobust.text import printable
+from jaxrobust.ground.text import printable
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from jaxrobust.cli.show import show
-from jaxrobust.text import aligned
+from jaxrobust.ground.text import aligned
 
 
 @dataclass

@@ -21,7 +21,7 @@ from jaxrobust.cli.report import Report
 from jaxrobust.cli.show import say
 from jaxrobust.cli.status import Status
 from jaxrobust.cli.sweep import Sweep
-from jaxrobust.errors import ProcessLostError, SpecificationError
+from jaxrobust.ground.errors import ProcessLostError, SpecificationError
 from jaxrobust.storage.durable.interrupts import at_most_once_a_second, never_again
 
 Command = (

@@ -33,6 +33,6 @@ class Prepare:
     ] = None
 
     def run(self) -> None:
-        from jaxrobust.data.tfds import prepare
+        from jaxrobust.data.kinds.tfds import prepare
 
         show(prepare(self.name, manual_dir=self.manual_dir, data_dir=self.data_dir))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaxrobust.text import printable
+from jaxrobust.ground.text import printable
 
 
 def show(what: object) -> None:

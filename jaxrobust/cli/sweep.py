@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from jaxrobust.cli.arguments import SweepArguments
 from jaxrobust.cli.show import show
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 
 @dataclass(kw_only=True)

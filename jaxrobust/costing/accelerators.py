@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.program.rounding import PrecisionMode
 
 EFFICIENCY = 0.2

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from textwrap import wrap
 from typing import Any
 
+from jaxrobust.ground.text import aligned, binary_size, duration, scaled
 from jaxrobust.program.rounding import PrecisionMode
-from jaxrobust.text import aligned, binary_size, duration, scaled
 
 _WIDTH = 72
 

@@ -19,10 +19,10 @@ from jaxrobust.design.options import Options
 from jaxrobust.design.request import Asked, ask
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Metric, Specification
 from jaxrobust.design.trials import Swept
-from jaxrobust.errors import SpecificationError
-from jaxrobust.execution.baseline import evaluate_clean
+from jaxrobust.execution.baseline.answers import evaluate_clean
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation

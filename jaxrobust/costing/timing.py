@@ -14,9 +14,9 @@ import jax
 from jaxrobust.costing.costs import making_times
 from jaxrobust.costing.work import Target, Work
 from jaxrobust.design.trials import Swept
-from jaxrobust.execution.baseline import Clean
+from jaxrobust.execution.baseline.answers import Clean
+from jaxrobust.execution.baseline.forward import forward
 from jaxrobust.execution.chain import Chains
-from jaxrobust.execution.forward import forward
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.plan import images_per_step, noise_bytes

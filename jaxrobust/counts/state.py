@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxrobust.design.specification import Specification
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.text import binary_size
 from jaxrobust.results import BITS, NONFINITE
-from jaxrobust.text import binary_size
 
 COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
 

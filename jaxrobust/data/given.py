@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.data.arrays import ArrayStore, check_labels
-from jaxrobust.data.items import IMAGE_NAMES, LABEL_NAMES, ItemStore, column, kind
+from jaxrobust.data.kinds.arrays import ArrayStore, check_labels
+from jaxrobust.data.kinds.items import IMAGE_NAMES, LABEL_NAMES, ItemStore, column, kind
 from jaxrobust.data.registry import open_source
 from jaxrobust.data.source import ImageSource
 from jaxrobust.data.store import Store
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 _NAME = "memory"
 _POSSIBLE = (

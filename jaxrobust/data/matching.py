@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrobust.data.class_order import doubt, indices_in_order
 from jaxrobust.data.store import Store
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 
 def class_indices(store: Store, class_names: Sequence[str] | None, classes: int) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxrobust.errors import SpecificationError, first_line
-from jaxrobust.paths import is_remote, path_of
+from jaxrobust.ground.errors import SpecificationError, first_line
+from jaxrobust.ground.paths import is_remote, path_of
 
 
 def existing_file(path: str) -> Path:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from jaxrobust.data.messages import about
 from jaxrobust.data.source import ImageSource
 from jaxrobust.data.store import Store
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 
-from jaxrobust.data.broken import intact_images
-from jaxrobust.data.cache import BlockCache
-from jaxrobust.data.crops import Crops
+from jaxrobust.data.decoded.broken import intact_images
+from jaxrobust.data.decoded.cache import BlockCache
+from jaxrobust.data.decoded.crops import Crops, keys_of
 from jaxrobust.data.matching import class_indices
 from jaxrobust.data.messages import about
 from jaxrobust.data.order import balanced_order
 from jaxrobust.data.progress import READING, Report, silent
 from jaxrobust.data.store import Store
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 if TYPE_CHECKING:
     from jaxtyping import Int32, Int64, UInt8
@@ -161,7 +161,13 @@ class ImageSource(Sequence[tuple[np.ndarray, int]]):
         Raises:
             SpecificationError: If an image is broken or cannot be cropped; it is named.
         """
-        crops = Crops(self, preprocessing, BlockCache.default(), report)
+        cache = BlockCache.default()
+        keys = keys_of(self.digests(report), preprocessing) if cache else ()
+
+        def decoded(start: int, stop: int) -> np.ndarray:
+            return self.decode(start, stop, preprocessing.crop)[0]
+
+        crops = Crops((len(self), *preprocessing.shape), decoded, cache, keys)
         crops.fill(report)
         return crops
 

@@ -23,13 +23,13 @@ from jaxrobust.design.specification import (
     resolve_strengths,
     specify,
 )
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.text import printable
 from jaxrobust.layers import Selector
 from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode
 from jaxrobust.sampling import FEWEST
-from jaxrobust.text import printable
 
 _SEEDS = 5
 

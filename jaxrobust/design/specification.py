@@ -16,9 +16,9 @@ import numpy as np
 
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.code import SweptCode, metric_arguments
-from jaxrobust.errors import SpecificationError, first_line, unknown
+from jaxrobust.ground.errors import SpecificationError, first_line, unknown
+from jaxrobust.ground.names import check_name, check_variable_names
 from jaxrobust.layers import Selector, select
-from jaxrobust.names import check_name, check_variable_names
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Code, Perturbation, check_fits, decimal, find

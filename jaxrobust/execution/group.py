@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.design.trials import Swept, Trial, batches
-from jaxrobust.execution.baseline import Clean
+from jaxrobust.execution.baseline.answers import Clean
 from jaxrobust.execution.chain import Chains, Images
 from jaxrobust.execution.chunks import Chunk, Step, chunks, is_linear
 from jaxrobust.execution.damaged import Damaged

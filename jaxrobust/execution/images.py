@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from jaxrobust.data.crops import Crops
+from jaxrobust.data.decoded.crops import Crops
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
 from jaxrobust.network import Network

@@ -14,17 +14,17 @@ import numpy as np
 from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept
-from jaxrobust.execution.baseline import evaluate_clean
+from jaxrobust.execution.baseline.answers import evaluate_clean
 from jaxrobust.execution.chain import Chains
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
-from jaxrobust.execution.partition import Follower
 from jaxrobust.execution.plan import Plan, is_segmented
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.runtime.allocator import give_back_freed_memory, keep_freed_memory
 from jaxrobust.runtime.compiling import one_ahead
 from jaxrobust.runtime.meshes import WHOLE, divided, mesh_of
+from jaxrobust.runtime.partition import Follower
 
 Plans = list[dict[str, Any]]
 """For each group of layers what it was planned for, and how it was run."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError
 from jaxrobust.figures.style import (
     COLUMN,
     FAINT,
@@ -22,6 +21,7 @@ from jaxrobust.figures.style import (
     unit,
     wrapped,
 )
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
     LABELS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from jaxrobust.drawing import import_matplotlib
+from jaxrobust.ground.drawing import import_matplotlib
 from jaxrobust.summary import shares
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.layers.loops import Opened, opened
 from jaxrobust.layers.roles import PRODUCTS, Use, leaf_uses, make_leaf
 from jaxrobust.layers.table import Layer, LayerTable, Leaf

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxrobust.errors import SpecificationError, unknown
-from jaxrobust.text import aligned
+from jaxrobust.ground.errors import SpecificationError, unknown
+from jaxrobust.ground.text import aligned
 
 Role = Literal["kernel", "bias", "scale", "statistic"]
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 # Only these can be named by a checkpoint, so opening a foreign one runs no foreign code.
 DEFINITIONS = {
-    "alexnet": "jaxrobust.networks.alexnet:AlexNet",
-    "cifar_resnet": "jaxrobust.networks.resnet:CifarResNet",
-    "googlenet": "jaxrobust.networks.googlenet:GoogLeNet",
-    "lenet": "jaxrobust.networks.lenet:LeNet",
-    "resnet": "jaxrobust.networks.resnet:ResNet",
-    "squeezenet": "jaxrobust.networks.squeezenet:SqueezeNet",
-    "vgg": "jaxrobust.networks.vgg:VGG",
+    "alexnet": "jaxrobust.networks.definitions.alexnet:AlexNet",
+    "cifar_resnet": "jaxrobust.networks.definitions.resnet:CifarResNet",
+    "googlenet": "jaxrobust.networks.definitions.googlenet:GoogLeNet",
+    "lenet": "jaxrobust.networks.definitions.lenet:LeNet",
+    "resnet": "jaxrobust.networks.definitions.resnet:ResNet",
+    "squeezenet": "jaxrobust.networks.definitions.squeezenet:SqueezeNet",
+    "vgg": "jaxrobust.networks.definitions.vgg:VGG",
 }
 CLASS_NAMES = {
     "cifar10": "cifar10_classes.txt",

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint
 from flax import traverse_util
 
-from jaxrobust.errors import SpecificationError, check_can_be_made
+from jaxrobust.ground.errors import SpecificationError, check_can_be_made
 from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
 from jaxrobust.networks.blueprint import Blueprint

@@ -21,9 +21,9 @@ from threading import Thread
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from jaxrobust.data.cache import cache_folder
-from jaxrobust.errors import SpecificationError
-from jaxrobust.paths import open_file
+from jaxrobust.data.decoded.cache import cache_folder
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.paths import open_file
 
 # Address of a folder that is asked for the files instead of their publishers.
 BASE_VARIABLE = "JAXROBUST_WEIGHTS_URL"

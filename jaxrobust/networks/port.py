@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from jaxrobust import porting
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.networks import checkpoint, zoo
 from jaxrobust.networks.download import Report, download
 from jaxrobust.networks.fingerprint import file_sha256

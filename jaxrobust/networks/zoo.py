@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.networks.entry import Entry
 from jaxrobust.networks.table import entries
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrobust.errors import SpecificationError, first_line, unknown
+from jaxrobust.ground.errors import SpecificationError, first_line, unknown
+from jaxrobust.ground.names import check_name
 from jaxrobust.layers import Layer, Leaf
-from jaxrobust.names import check_name
 from jaxrobust.perturbations.linear import WAYS, Affine, PerUnit
 from jaxrobust.perturbations.shares import floor_share, scale
 

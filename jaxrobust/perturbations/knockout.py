@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import (
     Amounts,
@@ -17,7 +17,7 @@ from jaxrobust.perturbations.base import (
     perturbation,
     unit_counts,
 )
-from jaxrobust.perturbations.ranks import random_ranks
+from jaxrobust.perturbations.random.ranks import random_ranks
 
 
 def _zero_below(leaves: Leaves, ranks: dict[str, Array], counts: Amounts) -> Leaves:

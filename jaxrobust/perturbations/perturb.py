@@ -15,13 +15,13 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrobust.adapters import described, is_module
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.text import aligned
 from jaxrobust.layers import Layer, LayerTable, Selector, layer_table, leaf_paths, select
 from jaxrobust.network import Network, check_network
 from jaxrobust.parameters import as_arrays
 from jaxrobust.perturbations.base import Perturbation, decimal, find
 from jaxrobust.perturbations.trials import damage, draw
-from jaxrobust.text import aligned
 
 
 def perturb(

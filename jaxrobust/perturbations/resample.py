@@ -9,7 +9,7 @@ from jax import Array
 
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations.base import Amounts, Leaves, entry_counts, fold_in_name, perturbation
-from jaxrobust.perturbations.ranks import random_ranks
+from jaxrobust.perturbations.random.ranks import random_ranks
 
 
 def _positions_and_sources(key: Any, layer: Layer) -> dict[str, tuple[Array, Array]]:

@@ -15,12 +15,12 @@ from jax import Array
 from jax.core import Tracer
 from jax.sharding import Mesh
 
-from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.ground.errors import SpecificationError, first_line
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.base import Amounts, Leaves, Perturbation, fold_in_name
 from jaxrobust.perturbations.compiled import Argument, program_for_trials
 from jaxrobust.perturbations.linear import Affine, PerUnit
-from jaxrobust.perturbations.threefry import written_out
+from jaxrobust.perturbations.random.threefry import written_out
 from jaxrobust.runtime.meshes import TRIALS, WHOLE, divided, on_mesh
 
 

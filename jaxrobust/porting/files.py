@@ -6,12 +6,12 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-from jaxrobust.errors import SpecificationError
-from jaxrobust.porting.caffemodel import open_caffemodel
-from jaxrobust.porting.hdf5 import open_hdf5
-from jaxrobust.porting.npz import open_npz
-from jaxrobust.porting.pth import open_pth
-from jaxrobust.porting.safetensors import open_safetensors
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.porting.readers.caffemodel import open_caffemodel
+from jaxrobust.porting.readers.hdf5 import open_hdf5
+from jaxrobust.porting.readers.npz import open_npz
+from jaxrobust.porting.readers.pth import open_pth
+from jaxrobust.porting.readers.safetensors import open_safetensors
 from jaxrobust.porting.weights import Weights
 
 READERS: dict[str, Callable[[Path], Weights]] = {

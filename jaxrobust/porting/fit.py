@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.porting.recipes import Recipe
 from jaxrobust.porting.weights import Weights
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 # The parameter of a call equation that holds the jaxpr it calls, by primitive name (the names of
 # one primitive differ between JAX versions).

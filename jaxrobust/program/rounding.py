@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.program.jaxprs import Equation, Program
 
 PrecisionMode = Literal["float32", "tensorfloat32", "bfloat16"]

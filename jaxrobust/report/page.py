@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.ground.errors import SpecificationError, first_line
 from jaxrobust.report import tables
 from jaxrobust.results import accuracy, cell_rows, sees_some, warnings_in
 from jaxrobust.statistics import wilson_interval

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxrobust.errors import SpecificationError
 from jaxrobust.figures import (
     accuracy_curves,
     caption,
@@ -18,7 +17,8 @@ from jaxrobust.figures import (
     save,
 )
 from jaxrobust.figures.captions import Kind
-from jaxrobust.paths import is_remote
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.paths import is_remote
 from jaxrobust.report.page import Picture, facts, page
 from jaxrobust.storage.run_folder import open_run, read_record
 from jaxrobust.summary import main_metric, undamaged

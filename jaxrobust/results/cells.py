@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.results.labels import (
     BITS,
     CONTROL,

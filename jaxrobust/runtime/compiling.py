@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
-from jaxrobust.data.cache import optional_cache_folder
+from jaxrobust.data.decoded.cache import optional_cache_folder
 
 _Item = TypeVar("_Item")
 _Given = ParamSpec("_Given")

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
+from jaxrobust.ground.errors import ProcessLostError, SpecificationError, first_line
 
 # A process that has not been heard of for this long is taken for lost, and the others stop.
 _HEARTBEAT = 30  # seconds

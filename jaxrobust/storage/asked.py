@@ -12,7 +12,7 @@ from typing import Any
 from jaxrobust.data.source import ImageSource
 from jaxrobust.design.code import SweptCode
 from jaxrobust.design.specification import Specification
-from jaxrobust.errors import SpecificationError, first_line
+from jaxrobust.ground.errors import SpecificationError, first_line
 from jaxrobust.storage.kept import Kept
 from jaxrobust.storage.run_folder import read_record, was_counted
 from jaxrobust.storage.same_sweep import check_same

@@ -18,10 +18,10 @@ import numpy as np
 from jaxrobust.data.source import ImageSource
 from jaxrobust.design.code import SweptCode
 from jaxrobust.design.specification import Specification
-from jaxrobust.errors import SpecificationError, first_line
-from jaxrobust.execution.partition import NOBODY, Follower, own_part, owners
-from jaxrobust.paths import is_remote
+from jaxrobust.ground.errors import SpecificationError, first_line
+from jaxrobust.ground.paths import is_remote
 from jaxrobust.runtime.hosts import Processes
+from jaxrobust.runtime.partition import NOBODY, Follower, own_part, owners
 from jaxrobust.storage.asked import AskedSweep, versions
 from jaxrobust.storage.durable.interrupts import ends_in_peace
 from jaxrobust.storage.durable.lock import has_locks, locked

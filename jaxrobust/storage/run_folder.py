@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrobust.errors import SpecificationError, check_can_be_made, first_line
-from jaxrobust.paths import check_name, is_remote, path_of
+from jaxrobust.ground.errors import SpecificationError, check_can_be_made, first_line
+from jaxrobust.ground.paths import check_name, is_remote, path_of
 from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks, whole_grid
 from jaxrobust.storage.durable.files import digest_of, write_whole
 from jaxrobust.storage.durable.foreign import read_json, read_netcdf

@@ -10,7 +10,7 @@ from typing import Any
 from jaxrobust.data.source import ImageSource
 from jaxrobust.design.code import SweptCode, told_apart
 from jaxrobust.design.specification import Specification
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 # Arguments of `sweep` that have another name than the field that they become.
 _ASKED_AS = {"half_width": "precision", "precision": "precision_mode"}

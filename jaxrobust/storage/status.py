@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from jaxrobust.paths import path_of
+from jaxrobust.ground.paths import path_of
+from jaxrobust.ground.text import aligned
 from jaxrobust.results import cell_rows, labelled, sum_blocks
 from jaxrobust.storage.durable.lock import is_locked
 from jaxrobust.storage.durable.store import has_checkpoints
 from jaxrobust.storage.run_folder import is_written, read_finished, read_newest, read_record
 from jaxrobust.summary import text_table
-from jaxrobust.text import aligned
 
 
 def status(folder: str | Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.results import accuracy, is_whole, per_image, sum_blocks, whole_grid
 from jaxrobust.statistics import FEWEST_SEEDS
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxrobust.ground.text import aligned
 from jaxrobust.results import accuracy, warnings_in, whole_grid
 from jaxrobust.statistics import rank_correlation
 from jaxrobust.summary.curves import Curve, curves, in_depth_order
 from jaxrobust.summary.known import known
 from jaxrobust.summary.nonfinite import nonfinite
 from jaxrobust.summary.words import share
-from jaxrobust.text import aligned
 
 if TYPE_CHECKING:
     import xarray

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust.data import EncodedStore, images
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 rng = np.random.default_rng(0)
 

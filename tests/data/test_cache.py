@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import jaxrobust as jr
-from jaxrobust.data import cache
-from jaxrobust.data.cache import BlockCache
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data.decoded import cache
+from jaxrobust.data.decoded.cache import BlockCache
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.networks.download import download
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)

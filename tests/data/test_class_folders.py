@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxrobust.data.encoded import class_folders
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data.kinds.encoded import class_folders
+from jaxrobust.ground.errors import SpecificationError
 
 
 def folders_and_keys(*paths):

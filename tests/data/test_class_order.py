@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxrobust.data import EncodedStore, ImageSource, Item, images
 from jaxrobust.data.class_order import class_order
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 ANIMALS = "zebra yak wolf vole urial toad seal ram quail pig owl mole".split()
 

@@ -10,9 +10,10 @@ import pytest
 from networks_for_tests import chain
 
 import jaxrobust as jr
-from jaxrobust.data import ArrayStore, ImageSource, crops
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data import ArrayStore, ImageSource
+from jaxrobust.data.decoded import crops
 from jaxrobust.execution.images import Images
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.preprocessing import Preprocessing
 from jaxrobust.storage.run_folder import was_counted
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrobust.data.decoding import decode_image
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data.decoded.decoding import decode_image
+from jaxrobust.ground.errors import SpecificationError
 
 rng = np.random.default_rng(0)
 RGB = rng.integers(0, 256, (9, 7, 3), np.uint8)

@@ -8,7 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from jaxrobust.data import glyphs, images
+from jaxrobust.data import images
+from jaxrobust.data.kinds import glyphs
 
 FONTS = range(16)
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrobust.data import decoding, images
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data import images
+from jaxrobust.data.decoded import decoding
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.preprocessing import Preprocessing
 
 rng = np.random.default_rng(0)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from jaxrobust.data import images
-from jaxrobust.data.imagenet_val import validation_labels, wordnet_ids
+from jaxrobust.data.kinds.imagenet_val import validation_labels, wordnet_ids
 
 COUNT = 60
 _PREPARE = """
 import sys
-from jaxrobust.data.tfds import prepare
+from jaxrobust.data.kinds.tfds import prepare
 print(prepare("imagenet2012", manual_dir=sys.argv[1], data_dir=sys.argv[2]))
 """
 

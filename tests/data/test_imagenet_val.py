@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from jaxrobust.data import images
-from jaxrobust.data.imagenet_val import validation_labels, wordnet_ids
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data.kinds.imagenet_val import validation_labels, wordnet_ids
+from jaxrobust.ground.errors import SpecificationError
 
 rng = np.random.default_rng(0)
 

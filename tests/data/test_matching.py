@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.data import ArrayStore, EncodedStore, ImageSource, Item
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 
 def source(*folders):

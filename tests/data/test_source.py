@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxrobust.data import ArrayStore, EncodedStore, ImageSource, Item
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.preprocessing import Preprocessing
 
 COUNT = 23

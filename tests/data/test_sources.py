@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust.data import SOURCES, images
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 
 rng = np.random.default_rng(0)
 PHOTOGRAPHS = {

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from jaxrobust.data import images
-from jaxrobust.data.tfds import prepare
-from jaxrobust.errors import SpecificationError
+from jaxrobust.data.kinds.tfds import prepare
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.preprocessing import Preprocessing
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -239,7 +239,7 @@ def test_damaged_files_are_one_clear_line(tmp_path, monkeypatch, damage):
 
 
 def test_preparing_says_at_once_that_it_needs_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxrobust.data.tfds.find_spec", lambda name: None)
+    monkeypatch.setattr("jaxrobust.data.kinds.tfds.find_spec", lambda name: None)
     with pytest.raises(SpecificationError, match="preparing imagenet_v2/.* needs TensorFlow, once"):
         prepare("imagenet_v2/matched-frequency", data_dir=tmp_path)
 

@@ -16,7 +16,7 @@ from jaxrobust.network import Network
 from jaxrobust.networks import zoo
 from jaxrobust.networks.port import port
 from jaxrobust.porting import fit, read_weights
-from jaxrobust.porting.caffe_schema import Network as CaffeNetwork
+from jaxrobust.porting.readers.caffe_schema import Network as CaffeNetwork
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import orbax.checkpoint
 import pytest
 from flax import nnx
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.networks import checkpoint, zoo
 from jaxrobust.networks.blueprint import Blueprint
 from jaxrobust.networks.fingerprint import fingerprint

@@ -10,7 +10,13 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrobust.networks.common import convolution, dense, global_average_pool, max_pool, windows
+from jaxrobust.networks.definitions.common import (
+    convolution,
+    dense,
+    global_average_pool,
+    max_pool,
+    windows,
+)
 
 
 def pooled_by_definition(x, window, stride, ceil, padding):

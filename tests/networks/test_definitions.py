@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from jaxrobust.network import Network
-from jaxrobust.networks.alexnet import AlexNet
-from jaxrobust.networks.googlenet import GoogLeNet
-from jaxrobust.networks.resnet import CifarResNet, ResNet
-from jaxrobust.networks.squeezenet import SqueezeNet
-from jaxrobust.networks.vgg import VGG
+from jaxrobust.networks.definitions.alexnet import AlexNet
+from jaxrobust.networks.definitions.googlenet import GoogLeNet
+from jaxrobust.networks.definitions.resnet import CifarResNet, ResNet
+from jaxrobust.networks.definitions.squeezenet import SqueezeNet
+from jaxrobust.networks.definitions.vgg import VGG
 from jaxrobust.preprocessing import Preprocessing
 
 SMALL_ALEXNET = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrobust.networks.normalisation import batch_norm, local_response_norm
+from jaxrobust.networks.definitions.normalisation import batch_norm, local_response_norm
 
 
 def by_the_formula(x, alpha, offset, size):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.networks import checkpoint, zoo
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.networks.port import port

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks_for_tests import NETWORKS
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.perturbations import (
     REGISTRY,
     Perturbation,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.perturbations.threefry import written_out
+from jaxrobust.perturbations.random.threefry import written_out
 
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "bits": lambda key: jax.random.bits(key, (3, 5)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.porting import Recipe, Weights, fit
 
 SHAPES = {

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[1] / "helpers"
 
 
 def run(first: int, number: int, folder: Path) -> None:
     """Reads so many files in a process of its own, which a crash or a hang cannot outlive."""
-    paths = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(TESTS.parents[1]), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-X", "faulthandler", "hostile_files.py", str(first), str(number)]
     done = subprocess.run(
         command,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from weight_files import memory_below, refusal
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.porting import read_weights
 
 ARRAYS = {

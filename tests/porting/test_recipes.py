@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.porting import Recipe, Weights, fit
 from jaxrobust.porting.recipes import keras_vgg, pytorch, torchvision_squeezenet, torchvision_vgg
 

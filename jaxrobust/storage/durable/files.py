@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from jaxrobust.paths import is_remote
+from jaxrobust.ground.paths import is_remote
 
 
 def write_whole(path: Path, content: bytes) -> None:

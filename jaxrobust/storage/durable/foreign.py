@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrobust.porting.hdf5 import arrays_of
+from jaxrobust.porting.readers.hdf5 import arrays_of
 
 if TYPE_CHECKING:
     import h5py

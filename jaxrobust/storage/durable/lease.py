@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jaxrobust.errors import SpecificationError, first_line
-from jaxrobust.paths import read_file
+from jaxrobust.ground.errors import SpecificationError, first_line
+from jaxrobust.ground.paths import read_file
 from jaxrobust.storage.durable.files import write_whole
 
 _NAME = ".lease.json"

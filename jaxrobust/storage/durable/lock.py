@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
-from jaxrobust.errors import SpecificationError
-from jaxrobust.paths import is_remote, open_file
+from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.paths import is_remote, open_file
 from jaxrobust.storage.durable.lease import check_free, is_leased, leased
 
 _NAME = ".lock"

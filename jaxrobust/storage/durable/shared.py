@@ -7,7 +7,7 @@ import time
 import uuid
 from pathlib import Path
 
-from jaxrobust.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.runtime.hosts import Processes
 
 # A network file system may show a new file late, because it remembers what was there.

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.errors import ProcessLostError, SpecificationError, first_line
-from jaxrobust.paths import is_remote
+from jaxrobust.ground.errors import ProcessLostError, SpecificationError, first_line
+from jaxrobust.ground.paths import is_remote
 from jaxrobust.runtime.hosts import Processes
 from jaxrobust.storage.durable.packing import DamagedError, pack, unpack
 

@@ -1,0 +1,1 @@
+"""What the undamaged network says, and whether a sweep can build on it."""

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, paths, names, and text for people."""

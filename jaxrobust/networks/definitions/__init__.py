@@ -1,0 +1,1 @@
+"""The built-in architectures as Flax modules, one file for each family."""

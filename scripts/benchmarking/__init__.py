@@ -1,0 +1,1 @@
+"""What `scripts/benchmark` runs: the same sweeps by several contenders, in turn."""

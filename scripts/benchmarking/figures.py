@@ -1,0 +1,95 @@
+"""From what the workers answered to the figures of one workload, and the table of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarking.workloads import PERTURBATIONS, Workload
+
+Answers = dict[str, dict[str, Any]]
+
+
+def figures(workload: Workload, workers: Answers) -> dict[str, Any]:
+    """The figures of one workload.
+
+    Args:
+        workload: what was run.
+        workers: contender -> `start`, `rounds` and `finish`, its answers; `jaxrobust` last.
+
+    Returns:
+        Plain values for JSON: seconds of the whole workload per round, scaled up for the loops;
+        rates from their medians; ratios round by round: how many times as fast as the first
+        contender; operations per second in GFLOP/s.
+    """
+    own = workers["jaxrobust"]
+    rates = [own["start"]["product_rate"], own["finish"]["product_rate"]]
+    first = next(iter(workers))
+    contenders = {name: _contender(workload, answers) for name, answers in workers.items()}
+    sweep = contenders["jaxrobust"]
+    sweep["cold_sweep"] = own["start"]["cold"]
+    compiling = [each["compile_seconds"] for each in own["rounds"]]
+    waiting = [each["waiting_seconds"] for each in own["rounds"]]
+    sweep["compile_seconds"] = compiling
+    sweep["seconds_without_compilation"] = [
+        all_of_it - wait for all_of_it, wait in zip(sweep["seconds"], waiting, strict=True)
+    ]
+    sweep["draw_seconds"] = own["finish"]["draw_seconds"]
+    sweep["draw_share"] = sweep["draw_seconds"] / statistics.median(sweep["seconds"])
+    for name, each in contenders.items():
+        kind = "remaining_operations" if name == "jaxrobust" else "operations_of_loop"
+        each["operations"] = own["start"][kind]
+        each |= _rates(workload, each, each["seconds"], contenders[first], max(rates))
+    sweep["without_compilation"] = _rates(
+        workload, sweep, sweep["seconds_without_compilation"], contenders[first], max(rates)
+    )
+    counts = [each["clean_top1"] for each in contenders.values()]
+    return {
+        "network": workload.network,
+        "layers": list(workload.layers),
+        "perturbations": list(PERTURBATIONS),
+        "strengths": [float(strength) for strength in workload.strengths],
+        "seeds": workload.seeds,
+        "images": workload.images,
+        "trials": workload.trials,
+        "reduced": workload.reduced,
+        "product_gflops": [rate / 1e9 for rate in rates],
+        "ratios_to": first,
+        "contenders": contenders,
+        "agree": max(counts) - min(counts) <= 1,
+    }
+
+
+def _contender(workload: Workload, answers: dict[str, Any]) -> dict[str, Any]:
+    rounds = answers["rounds"]
+    trials = sum(each["trials"] for each in rounds)
+    device_peaks = [each.get("device_peak_bytes") for each in rounds]
+    return {
+        "settings": answers["start"]["settings"],
+        "clean_top1": answers["start"]["clean_top1"],
+        "damaged_accuracy": sum(each["top1"] for each in rounds) / (trials * workload.images),
+        "trials_timed": rounds[0]["trials"],
+        "seconds": [each["seconds"] * workload.trials / each["trials"] for each in rounds],
+        "peak_bytes": rounds[-1]["peak_bytes"],
+        "device_peak_bytes": device_peaks[-1],
+    }
+
+
+def _rates(
+    workload: Workload,
+    contender: dict[str, Any],
+    seconds: Sequence[float],
+    baseline: dict[str, Any],
+    peak: float,
+) -> dict[str, Any]:
+    median = statistics.median(seconds)
+    ratios = [theirs / ours for theirs, ours in zip(baseline["seconds"], seconds, strict=True)]
+    return {
+        "median_seconds": median,
+        "images_per_second": workload.trials * workload.images / median,
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
+        "gflops": contender["operations"] / median / 1e9,
+        "share_of_peak": contender["operations"] / median / peak,
+    }

@@ -1,0 +1,140 @@
+"""The benchmark on a sweep of a few seconds: its figures, not its times."""
+
+import collections
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarking.workloads import FULL, PERTURBATIONS, QUICK, Trial, Workload, batch_sizes
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = Workload("alexnet-glyphs", ("fc8",), ("0.3", "0.6"), seeds=2, images=16, block=8, every=1)
+PROGRAM = """
+import sys
+from benchmarking import command
+from benchmarking.workloads import Workload
+command.QUICK = {{"small": {workload!r}}}
+command.main()
+"""
+
+
+def benchmark(
+    workload: Workload, folder: Path, *paths: Path, option: str = "--quick"
+) -> tuple[dict[str, Any], str, str]:
+    """The figures, the table and the progress of one workload, measured in two rounds.
+
+    Args:
+        workload: what is measured.
+        folder: an empty one.
+        paths: further folders of Python modules, which come first.
+        option: a further one of the command.
+    """
+    path = os.pathsep.join(map(str, [*paths, ROOT, ROOT / "scripts"]))
+    report = folder / "report.json"
+    arguments = ["small", "--quick", option, "--rounds", "2", "--json", str(report)]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(workload=workload), *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(report.read_text())["workloads"]["small"], done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_figures_without_pytorch(tmp_path: Path):
+    (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
+    found, table, progress = benchmark(SMALL, tmp_path, tmp_path)
+    assert "pytorch is left out: no PyTorch here" in progress
+    assert max(map(len, table.splitlines())) <= 100
+    loop, sweep = found["contenders"]["jax_loop"], found["contenders"]["jaxrobust"]
+    assert list(found["contenders"]) == ["jax_loop", "jaxrobust"]
+    trials, images = len(PERTURBATIONS) * 2 * 2, SMALL.images
+    assert found["trials"] == loop["trials_timed"] == sweep["trials_timed"] == trials
+
+    # Both ran the same trials on the same images.
+    assert found["agree"] and loop["clean_top1"] == sweep["clean_top1"] > images / 2
+    difference = loop["damaged_accuracy"] - sweep["damaged_accuracy"]
+    assert abs(difference) * trials * images <= 1.5
+    assert 0 < sweep["damaged_accuracy"] < sweep["clean_top1"] / images
+
+    for each in (loop, sweep, sweep["without_compilation"]):
+        assert each["median_seconds"] * each["images_per_second"] == pytest.approx(trials * images)
+        assert each["ratio"] == statistics.median(each["ratios"])
+        assert each["share_of_peak"] == pytest.approx(each["gflops"] / max(found["product_gflops"]))
+    for each in (loop, sweep):
+        assert each["gflops"] * each["median_seconds"] * 1e9 == pytest.approx(each["operations"])
+        assert each["peak_bytes"] > 2**20
+    assert loop["ratios"] == [1, 1]
+    ratios = [a / b for a, b in zip(loop["seconds"], sweep["seconds"], strict=True)]
+    assert sweep["ratios"] == pytest.approx(ratios)
+
+    # No less than one pass of the whole network for each layer, no more than the loop.
+    one_pass = loop["operations"] / trials
+    assert one_pass <= sweep["operations"] < loop["operations"]
+    assert sweep["cold_sweep"]["compile_seconds"] > max(sweep["compile_seconds"]) > 0
+    for whole, part in zip(sweep["seconds"], sweep["seconds_without_compilation"], strict=True):
+        assert 0 < part < whole
+    assert sweep["draw_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_what_saving_costs(tmp_path: Path):
+    found, table, _ = benchmark(SMALL, tmp_path, option="--saving")
+    assert max(map(len, table.splitlines())) <= 100
+    assert len(found["seconds"]) == len(found["cost"]) == 2 and min(found["cost"]) > -1
+    own, large = found["saves"]
+    assert 0 < own["bytes"] < 100 * 2**20 <= large["bytes"]
+    assert own["stall_seconds"] > 0 and large["stall_seconds"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [("alexnet-glyphs", ("conv2", "fc6")), ("squeezenet1_1", ("fire9/expand3x3", "conv10"))],
+)
+def test_pytorch_agrees(tmp_path: Path, network: str, layers: tuple[str, ...]):
+    pytest.importorskip("torch")
+    workload = replace(SMALL, network=network, layers=layers, every=2)
+    found, _, _ = benchmark(workload, tmp_path)
+    loop, sweep = found["contenders"]["pytorch"], found["contenders"]["jaxrobust"]
+    assert loop["trials_timed"] * 2 == sweep["trials_timed"]
+    assert abs(loop["clean_top1"] - sweep["clean_top1"]) <= 1
+    # Other random draws of the same damage.
+    assert abs(loop["damaged_accuracy"] - sweep["damaged_accuracy"]) < 0.15
+
+
+@pytest.mark.parametrize("workload", [*FULL.values(), *QUICK.values()])
+def test_rounds_time_every_trial_in_turn(workload: Workload):
+    seen = collections.Counter[Trial]()
+    for number in range(workload.every):
+        timed = workload.timed(number)
+        each = collections.Counter((trial.layer, trial.perturbation) for trial in timed)
+        assert len(each) == len(workload.layers) * len(PERTURBATIONS)
+        assert len(set(each.values())) == 1
+        seen.update(timed)
+    assert len(seen) == workload.trials and set(seen.values()) == {1}
+    assert workload.images % workload.block == 0
+
+
+def test_batch_sizes_divide_the_images():
+    assert batch_sizes(250) == [10, 50, 250]
+    assert batch_sizes(32) == [16, 32]
+
+
+@pytest.mark.slow
+def test_what_a_precision_saves(tmp_path: Path):
+    found, table, _ = benchmark(SMALL, tmp_path, option="--precision=0.2")
+    assert "every cell to ±0.2" in table and "trial-images" in table
+    for one in found["rounds"]:
+        assert one["met"] and one["most_seeds"] == 32
+        trials = one["fixed_seeds"] * len(PERTURBATIONS) * len(SMALL.strengths)
+        assert one["fixed_trials"] == trials
+        assert one["fixed_trial_images"] == trials * SMALL.images
