@@ -19,6 +19,8 @@ _HOMES = {
     "initialize": "runtime.hosts",
     "ImageSource": "data",
     "load": "networks.zoo",
+    "metric": "metrics",
+    "Metric": "metrics",
     "Network": "network",
     "open_run": "storage.run_folder",
     "Options": "design.options",

@@ -4,6 +4,8 @@ from jaxrobust.data import ImageSource as ImageSource
 from jaxrobust.data import images as images
 from jaxrobust.design.options import Options as Options
 from jaxrobust.ground.errors import SpecificationError as SpecificationError
+from jaxrobust.metrics import Metric as Metric
+from jaxrobust.metrics import metric as metric
 from jaxrobust.network import Network as Network
 from jaxrobust.networks.zoo import load as load
 from jaxrobust.perturbations import Perturbation as Perturbation

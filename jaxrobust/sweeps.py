@@ -16,7 +16,7 @@ from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
 from jaxrobust.design.request import ask, check_precision
-from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Metric, check_block
+from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, check_block
 from jaxrobust.execution.baseline.answers import evaluate_clean
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
@@ -24,6 +24,7 @@ from jaxrobust.execution.plan import is_segmented
 from jaxrobust.execution.run import Runner
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Selector
+from jaxrobust.metrics import Wanted, always
 from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode, check_mode
@@ -58,7 +59,7 @@ def sweep(
     max_seconds: float | None = None,
     root: int = 0,
     block: int = DEFAULT_BLOCK,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Wanted = None,
     precision_mode: PrecisionMode = "float32",
     keep: Keep = "counts",
     run_dir: str | Path | None = None,
@@ -87,9 +88,11 @@ def sweep(
             was counted then is the result, and the same sweep in `run_dir` goes on from there.
         root: the root of all random keys.
         block: consecutive images that are counted together, at most a million.
-        metrics: name -> f(logits [n, classes], labels [n], clean_logits [n, classes]) -> [n], the
-            user's own, traced by JAX; an image's number depends on its own row alone. A name is
-            that of a variable in `results.nc`.
+        metrics: what is measured beside `top1`, `top5`, `loss` and `changed`: names of built-in
+            ones (`jaxrobust list metrics`), import paths `module:attribute`, `Metric` objects; or
+            a mapping from names to functions f(logits [n, classes], labels [n], clean_logits
+            [n, classes]) -> [n], traced by JAX, of which an image's number depends on its own row
+            alone. A name is that of a variable in `results.nc`.
         precision_mode: what the operands of matrix products and convolutions are rounded to:
             "float32" (not at all), "tensorfloat32" or "bfloat16", which accelerators compute
             faster; sums are kept in float32.
@@ -109,9 +112,9 @@ def sweep(
 
     Returns:
         A dataset with the dimensions perturbation, layer, strength and seed: per trial the counts
-        `images`, `top1`, `top5`, `changed`, `nonfinite`, the sum `loss` and those of the user's
-        metrics, each with `nonfinite_…`, the images for which it is not a finite number; the same
-        of the undamaged network as `clean_…`. With keep="images" also
+        `images`, `top1`, `top5`, `changed`, `nonfinite`, the sum `loss` and those of the other
+        metrics, those of the user's with `nonfinite_…`, the images for which it is not a finite
+        number; the same of the undamaged network as `clean_…`. With keep="images" also
         `top1_bits` and `top5_bits`, packed along images, and the images' `label`.
 
     Raises:
@@ -153,7 +156,8 @@ def sweep(
     )
     machine = Machine.of(asked.options.devices, asked.options.memory)
     State.check_size(asked.spec, machine.memory)
-    kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels)
+    measured = (*always(), *asked.metrics.values())
+    kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels, measured)
     saving = nullcontext(Alone())
     if folder is not None:
         how = {"extend": extend, "save_every": save_every}
@@ -244,7 +248,13 @@ def evaluate(
     machine = Machine.of(1)
     segmented = is_segmented(network, block, len(source), machine=machine, options=Options())
     clean = evaluate_clean(
-        network, decoded, block, machine, segmented=segmented, precision=precision_mode
+        network,
+        decoded,
+        block,
+        machine,
+        segmented=segmented,
+        metrics=always(),
+        precision=precision_mode,
     )
     for warning in clean.warnings:
         warnings.warn(warning, stacklevel=2)

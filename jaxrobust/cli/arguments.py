@@ -89,6 +89,15 @@ class SweepArguments:
             help_behavior_hint="(default: see `list perturbations`)",
         ),
     ] = ()
+    metrics: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="NAME …",
+            help="what is measured beside top1, top5, loss and changed: see `list metrics`; or an "
+            "import path module:attribute of a function or a jaxrobust.Metric",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = ()
     seeds: Annotated[
         int | None,
         arg(
@@ -115,13 +124,16 @@ class SweepArguments:
     def checked(self) -> dict[str, Any]:
         """The arguments that `sweep` and `plan` share, as far as they can be checked at once."""
         from jaxrobust.design.specification import resolve_perturbations, resolve_strengths
+        from jaxrobust.metrics import resolve
 
+        resolve(self.metrics)
         strengths = _strengths(self.strengths)
         resolve_strengths(resolve_perturbations(self.perturbations), strengths)
         return {
             "perturbations": self.perturbations,
             "layers": _layers(self.layers),
             "strengths": strengths,
+            "metrics": self.metrics,
             "seeds": self.seeds,
             "root": self.root,
             "block": self.block,

@@ -18,10 +18,15 @@ class List:
     Example: jaxrobust list networks
     """
 
-    what: Positional[Literal["networks", "perturbations", "data"]]
+    what: Positional[Literal["networks", "perturbations", "metrics", "data"]]
 
     def run(self) -> None:
-        rows = {"networks": _networks, "perturbations": _perturbations, "data": _sources}
+        rows = {
+            "networks": _networks,
+            "perturbations": _perturbations,
+            "metrics": _metrics,
+            "data": _sources,
+        }
         show(aligned(rows[self.what]()))
 
 
@@ -50,6 +55,17 @@ def _perturbations() -> list[tuple[str, ...]]:
     for name, each in REGISTRY.items():
         summary = each.description.split("\n")[0]
         rows.append((name, f"{each.low:g} to {each.high:g}", each.strengths, summary))
+    return rows
+
+
+def _metrics() -> list[tuple[str, ...]]:
+    from jaxrobust.metrics import REGISTRY, always
+
+    rows: list[tuple[str, ...]] = [("metric", "counted", "unit", "what it is")]
+    for name, each in REGISTRY.items():
+        asked = "always" if each in always() else "with --metrics"
+        unit = "share" if each.share else each.unit or "-"
+        rows.append((name, asked, unit, each.first_line))
     return rows
 
 

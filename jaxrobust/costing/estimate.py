@@ -17,13 +17,14 @@ from jaxrobust.counts.state import State
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
 from jaxrobust.design.request import Asked, ask
-from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Metric, Specification
+from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Specification
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.baseline.answers import evaluate_clean
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Selector
+from jaxrobust.metrics import Wanted
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode
@@ -48,7 +49,7 @@ def plan(
     seeds: int | None = None,
     root: int = 0,
     block: int = DEFAULT_BLOCK,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Wanted = None,
     precision_mode: PrecisionMode = "float32",
     keep: Keep = "counts",
     accelerator: str | None = None,
@@ -114,7 +115,7 @@ def plan(
         spec.block,
         machine,
         segmented=any(each.target.segmented for each in work),
-        metrics=job.metrics,
+        metrics=job.measured,
         precision=spec.precision,
     )
     timing = measure(job, clean, work, timing_seconds)

@@ -12,8 +12,6 @@ from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.ground.text import binary_size
 from jaxrobust.results import BITS, NONFINITE
 
-COUNTS = ("images", "top1", "top5", "changed", "nonfinite")
-
 
 @dataclass(frozen=True)
 class State:
@@ -22,12 +20,12 @@ class State:
     Which images were right, where that is kept, is a sum as well: each image has a bit of its own.
 
     Attributes:
-        trials: by quantity: int32 counts (`images`, `top1`, `top5`, `changed`, `nonfinite`, and
-            `nonfinite_…` of each of the user's metrics) and float64 sums (`loss`, the user's
-            metrics), each [perturbation, layer, strength, seed, block], and uint8 bits
-            (`top1_bits`, `top5_bits`), each [perturbation, layer, strength, seed, block, byte]. A
-            trial that was not run has seen 0 images.
-        clean: the same of the undamaged network, each [block] or [block, byte].
+        trials: by quantity: int32 counts (`images`, `nonfinite`, metrics that are shares, and
+            `nonfinite_…` of metrics that are not over finite logits) and float64 sums (the other
+            metrics), each [perturbation, layer, strength, seed, block], behind that [bin] for
+            metrics with bins, and uint8 bits (`top1_bits`, `top5_bits`), each [perturbation,
+            layer, strength, seed, block, byte]. A trial that was not run has seen 0 images.
+        clean: the same of the undamaged network, each [block], [block, bin] or [block, byte].
         carried: bool [perturbation, layer, strength, seed, block], which blocks were counted by the
             sweep that this one extends.
     """
@@ -50,7 +48,7 @@ class State:
     @staticmethod
     def size_in_bytes(spec: Specification) -> int:
         """Bytes of the sums of all trials, on the host."""
-        kinds = sum(kind.itemsize for kind in _kinds(spec).values())
+        kinds = sum(kind.itemsize * max(bins, 1) for kind, bins in _kinds(spec).values())
         return State._cells(spec) * (kinds + 1 + _bytes_of_bits(spec))
 
     @staticmethod
@@ -62,7 +60,10 @@ class State:
     def empty(spec: Specification) -> State:
         """Nothing has been seen yet."""
         shape = (len(spec.strengths), len(spec.layers), len(spec.grid), spec.seeds, spec.blocks)
-        trials = {name: np.zeros(shape, kind) for name, kind in _kinds(spec).items()}
+        trials = {
+            name: np.zeros((*shape, bins) if bins else shape, kind)
+            for name, (kind, bins) in _kinds(spec).items()
+        }
         if spec.keep == "images":
             bits = (*shape, _bytes_of_bits(spec) // len(BITS))
             trials |= {name: np.zeros(bits, np.uint8) for name in BITS}
@@ -106,7 +107,7 @@ class State:
 
         Args:
             trial, first_block: where to.
-            sums: quantity -> [blocks] or [blocks, bytes].
+            sums: quantity -> [blocks], [blocks, bins] or [blocks, bytes].
 
         Blocks behind the last one are padding and left out.
         """
@@ -121,11 +122,15 @@ class State:
             self.trials[quantity][row, :, column, :seeds] = values
 
 
-def _kinds(spec: Specification) -> dict[str, np.dtype]:
-    """The dtype of every sum."""
-    counts = (*COUNTS, *(NONFINITE + name for name in spec.metrics))
-    sums = ("loss", *spec.metrics)
-    return dict.fromkeys(counts, np.dtype(np.int32)) | dict.fromkeys(sums, np.dtype(np.float64))
+def _kinds(spec: Specification) -> dict[str, tuple[np.dtype, int]]:
+    """The dtype of every sum, and how many bins it has."""
+    count, total = np.dtype(np.int32), np.dtype(np.float64)
+    kinds: dict[str, tuple[np.dtype, int]] = dict.fromkeys(("images", "nonfinite"), (count, 0))
+    for name, share, finite, bins in spec.metrics:
+        kinds[name] = (count if share else total, bins)
+        if not (share or finite):
+            kinds[NONFINITE + name] = (count, bins)
+    return kinds
 
 
 def _bytes_of_bits(spec: Specification) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.metrics import Metric
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Code, Perturbation, code_of
 from jaxrobust.program.digests import digest_of, digest_of_program
@@ -27,12 +27,12 @@ class SweptCode:
     Attributes:
         network: what is damaged.
         perturbations: those that are swept.
-        metrics: the user's own by name.
+        metrics: those that were asked for, by name.
     """
 
     network: Network
     perturbations: Sequence[Perturbation]
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
 
     def on(self, layers: Groups, strengths: Mapping[str, Sequence[Decimal]]) -> Code:
         """What the functions compute, as far as some sweep of them can tell.
@@ -46,7 +46,7 @@ class SweptCode:
         program = digest_of_program(self.network.program(_IMAGES))
         code = [(f"network {self.network.name}", "apply", program)]
         for name, metric in self.metrics.items():
-            traced = digest_of(metric, *metric_arguments(self.network.classes))
+            traced = digest_of(metric.function, *metric_arguments(self.network.classes))
             code.append((f"metric {name}", "function", traced))
         for each in self.perturbations:
             if each.name in strengths:

@@ -17,7 +17,6 @@ from jaxrobust.design.options import Options
 from jaxrobust.design.specification import (
     Grid,
     Keep,
-    Metric,
     Specification,
     resolve_perturbations,
     resolve_strengths,
@@ -26,6 +25,7 @@ from jaxrobust.design.specification import (
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.ground.text import printable
 from jaxrobust.layers import Selector
+from jaxrobust.metrics import Metric, Wanted, resolve
 from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode
@@ -68,7 +68,7 @@ def ask(
     seeds: int | None,
     root: int,
     block: int,
-    metrics: Mapping[str, Metric] | None,
+    metrics: Wanted,
     precision_mode: PrecisionMode,
     keep: Keep,
     half_width: float | None = None,
@@ -87,11 +87,7 @@ def ask(
     check_network(network)
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
-    if not isinstance(metrics, Mapping | None):
-        raise SpecificationError(
-            f"metrics {metrics!r:.80}: a mapping from names to functions is needed"
-        )
-    metrics, options = dict(metrics or {}), options or Options()
+    chosen_metrics, options = resolve(metrics), options or Options()
     if seeds is None:
         seeds = _SEEDS if half_width is None else FEWEST
     source = source_of(images).with_classes(network.class_names, network.classes)
@@ -104,14 +100,14 @@ def ask(
         seeds=seeds,
         root=root,
         block=block,
-        metrics=metrics,
+        metrics=chosen_metrics,
         precision=precision_mode,
         keep=keep,
         half_width=half_width,
         report=report,
     )
     _warn(network, spec, chosen)
-    return Asked(network, source, spec, chosen, metrics, options, report)
+    return Asked(network, source, spec, chosen, chosen_metrics, options, report)
 
 
 def check_precision(precision: float | None, max_seconds: float | None, seeds: int | None) -> None:

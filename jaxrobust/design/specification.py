@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -19,6 +19,8 @@ from jaxrobust.design.code import SweptCode, metric_arguments
 from jaxrobust.ground.errors import SpecificationError, first_line, unknown
 from jaxrobust.ground.names import check_name, check_variable_names
 from jaxrobust.layers import Selector, select
+from jaxrobust.metrics import REGISTRY as METRICS
+from jaxrobust.metrics import Metric, always
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Code, Perturbation, check_fits, decimal, find
@@ -29,11 +31,9 @@ DEFAULT_BLOCK = 50
 # The network is traced for a block, whose values have to be counted in 64 bits.
 LARGEST_BLOCK = 10**6
 # What a result calls its own variables and dimensions.
-_TAKEN = ("top1", "top5", "changed", "loss", "images", "nonfinite")
-_TAKEN += ("perturbation", "layer", "strength", "seed", "block")
+_TAKEN = ("images", "nonfinite", "perturbation", "layer", "strength", "seed", "block", "bin")
 _TAKEN += (*BITS, SEEN, "image", "label", "byte")
 
-Metric = Callable[[Any, Any, Any], Any]
 Grid = str | Sequence[Any] | np.ndarray | jax.Array
 Keep = Literal["counts", "images"]
 
@@ -57,7 +57,8 @@ class Specification:
         seeds: how many random draws, with indices 0 … seeds - 1; of a sweep to a precision the
             most that any cell has been given so far.
         root: the root of all random keys.
-        metrics: names of the user's own metrics.
+        metrics: what is measured of each image: name, and `share`, `finite` and `bins` of
+            `jaxrobust.Metric`.
         precision: what the operands of matrix products and convolutions are rounded to.
         keep: "counts", or "images": also which images were right.
         half_width: of each cell's 95 % interval, in a sweep to a precision.
@@ -77,7 +78,7 @@ class Specification:
     import_paths: tuple[tuple[str, str], ...] = field(compare=False)
     seeds: int
     root: int
-    metrics: tuple[str, ...]
+    metrics: tuple[tuple[str, bool, bool, int], ...]
     precision: PrecisionMode = "float32"
     keep: Keep = "counts"
     half_width: float | None = None
@@ -139,6 +140,8 @@ def _is_of(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in inner
     if origin is not None:  # one of several
         return any(_is_of(value, each) for each in inner)
+    if kind is bool:
+        return isinstance(value, bool)
     # A whole number is written as one where a fraction may stand; true is none.
     kind = int | float if kind is float else kind
     return isinstance(value, kind) and not isinstance(value, bool)
@@ -279,7 +282,7 @@ def specify(
             the images are indices of the network's classes.
         perturbations: from `resolve_perturbations`.
         strengths: from `resolve_strengths`.
-        metrics: the user's own metrics by name.
+        metrics: beside those that are always counted, by name.
         precision: of matrix products and convolutions.
         half_width: see `Specification`.
         report: called while the images are read for their fingerprint.
@@ -320,7 +323,10 @@ def specify(
         import_paths=tuple((p.name, p.import_path) for p in perturbations if p.import_path),
         seeds=int(seeds),
         root=int(root),
-        metrics=tuple(metrics),
+        metrics=tuple(
+            (each.name, each.share, each.finite, each.bins)
+            for each in (*always(), *metrics.values())
+        ),
         precision=precision,
         keep=keep,
         half_width=half_width,
@@ -334,16 +340,24 @@ def _plain(strength: Decimal) -> str:
 
 
 def _check_metric(name: str, metric: Metric, classes: int) -> None:
-    if name in _TAKEN or name.startswith(("clean_", CONTROL, NONFINITE)):
+    built_in = METRICS.get(name)
+    taken = built_in is not None and built_in.import_path is None and metric is not built_in
+    if taken or name in _TAKEN or name.startswith(("clean_", CONTROL, NONFINITE)):
         raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
     arguments = metric_arguments(classes)
-    wanted = arguments[1].shape
+    wanted = (*arguments[1].shape, *([metric.bins] if metric.bins else []))
     try:
-        found = jax.eval_shape(metric, *arguments)
+        found = jax.eval_shape(metric.function, *arguments)
     except (TypeError, ValueError) as error:
         raise SpecificationError(f"metric {name!r} failed: {first_line(error)}") from error
+    numbers = f"{metric.bins} real numbers" if metric.bins else "one real number"
     if getattr(found, "shape", None) != wanted or jnp.iscomplexobj(found):
         raise SpecificationError(
-            f"metric {name!r} gave {found} for {wanted[0]} images: one real number per image, "
-            f"shape {wanted}, is needed"
+            f"metric {name!r} gave {found} for {wanted[0]} images: {numbers} per image, "
+            f"shape {wanted}, {'are' if metric.bins else 'is'} needed"
+        )
+    if metric.share and found.dtype != bool:
+        raise SpecificationError(
+            f"metric {name!r} is a share of the images, but gave {found.dtype}: true or false is "
+            "needed"
         )

@@ -165,7 +165,7 @@ class Group:
             self._together,
             self.plan.trials_per_step * self.plan.trial_devices,
             block=spec.block,
-            metrics=job.metrics,
+            metrics=job.measured,
             keep=spec.keep,
             mesh=self.mesh,
         )
@@ -281,8 +281,6 @@ class Group:
         if damaged.shares:
             infinite = infinite_program(self.mesh)(undamaged[damaged.route.the_product.output])
         logits = self.clean.logits[batch.index]
-        logits = logits if job.metrics else logits[:, :0]  # only metrics read them
-        predictions = self.clean.predictions[batch.index]
-        scoring = (batch.labels, batch.present, predictions, logits, batch.place_of)
+        scoring = (batch.labels, batch.present, logits, batch.place_of)
         scoring = divided(scoring, self.mesh, IMAGES)
         return _Data(images, batch.first_block, undamaged, infinite, scoring)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from jaxrobust.data.progress import Report
 from jaxrobust.design.options import Options
 from jaxrobust.design.request import Asked
-from jaxrobust.design.specification import Metric, Specification
+from jaxrobust.design.specification import Specification
 from jaxrobust.execution.images import Images
+from jaxrobust.metrics import Metric, always
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.runtime.machine import Machine
@@ -23,7 +24,7 @@ class Job:
         network, images: what is damaged and what it looks at.
         spec: what to run.
         perturbations: those that the specification names, in its order.
-        metrics: the user's own metrics by name.
+        metrics: beside those that are always counted, by name.
         options: how to run it.
         machine: what it runs on.
         report: called with what is being done, trial-images done and all of them.
@@ -37,6 +38,11 @@ class Job:
     options: Options
     machine: Machine
     report: Report
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """All metrics."""
+        return (*always(), *self.metrics.values())
 
     @staticmethod
     def of(asked: Asked, images: Images, machine: Machine) -> Job:

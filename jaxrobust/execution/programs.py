@@ -19,9 +19,10 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxrobust.counts.score import score
-from jaxrobust.design.specification import Keep, Metric
+from jaxrobust.design.specification import Keep
 from jaxrobust.execution.images import blocks_per_step
 from jaxrobust.execution.ordinary import Limits, is_strange
+from jaxrobust.metrics import Metric
 from jaxrobust.perturbations.linear import Affine, Overlaps, PerUnit
 from jaxrobust.program.segments import Piece
 from jaxrobust.runtime.meshes import (
@@ -192,7 +193,7 @@ class Scoring:
         images: of one step, on all devices that divide them.
         trials: of one step, on all devices that divide them.
         block: images that are counted together.
-        metrics: the user's own by name.
+        metrics: what is measured of each image.
         keep: "images" for bits of which images were right, too.
         mesh: the devices.
     """
@@ -203,7 +204,7 @@ class Scoring:
         trials: int,
         *,
         block: int,
-        metrics: Mapping[str, Metric],
+        metrics: Sequence[Metric],
         keep: Keep,
         mesh: Mesh,
     ) -> None:
@@ -211,7 +212,7 @@ class Scoring:
         self._ordinary = divided(np.zeros(trials, bool), mesh, TRIALS)
         nothing = np.zeros((mesh.shape["image"], trials), bool)
         self._shared = divided(nothing, mesh, IMAGES_AND_TRIALS)
-        how = (block, blocks_per_step(images, block), tuple(metrics.items()), keep, mesh)
+        how = (block, blocks_per_step(images, block), tuple(metrics), keep, mesh)
         self._program = partial(_scoring_program, *how)
 
     def __call__(
@@ -251,7 +252,7 @@ class Scoring:
 def _scoring_program(
     block: int,
     blocks: int,
-    metrics: tuple[tuple[str, Metric], ...],
+    metrics: tuple[Metric, ...],
     keep: Keep,
     mesh: Mesh,
     per_trial: bool,
@@ -261,7 +262,7 @@ def _scoring_program(
     def sums(logits: Any, leaves: Any, products: Any, limit: Any, scoring: Any) -> Any:
         def one_trial(logits: Any, leaves: Any, products: Any) -> dict[str, Array]:
             odd = leaves | products | (is_strange(logits, limit) & (limit != _NO_LIMIT))
-            how = dict(block=block, blocks=blocks, metrics=dict(metrics), keep=keep)
+            how = dict(block=block, blocks=blocks, metrics=metrics, keep=keep)
             return {**score(logits, *scoring, **how), STRANGE: odd.astype(jnp.int32)}
 
         found = jax.vmap(one_trial, (0 if per_trial else None, 0, 0))(

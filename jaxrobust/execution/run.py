@@ -58,7 +58,7 @@ class Runner:
             spec.block,
             job.machine,
             segmented=self._segmented,
-            metrics=job.metrics,
+            metrics=job.measured,
             keep=spec.keep,
             precision=spec.precision,
         )

@@ -22,16 +22,13 @@ from jaxrobust.figures.style import (
     wrapped,
 )
 from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.results import metric_of
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
-    LABELS,
     Curve,
     chance,
     curves,
-    in_words,
     most_seeds,
-    percent,
-    shares,
     title,
     undamaged,
 )
@@ -74,7 +71,8 @@ def accuracy_curves(
 
     found = curves(result, metric)
     clean, guessing = undamaged(result, metric), chance(result, metric)
-    label = LABELS.get(metric, metric)
+    told = metric_of(result, metric)
+    label = told.label if relative else told.axis_label
     if relative and (not clean or not np.isfinite(clean)):
         raise SpecificationError(f"the undamaged {label} is {clean:g}: there is no relative change")
     layers, wide = found[0].layers, side_by_side(len(found), columns)
@@ -86,17 +84,17 @@ def accuracy_curves(
         return values / clean - 1 if relative else values
 
     # What is possible, which a symmetrical interval can pass.
-    possible = (0.0, 1.0) if shares(metric) else (0.0 if metric == "loss" else -np.inf, np.inf)
+    possible = told.low, told.high
     for panel, curve in zip(axes, found, strict=True):
         _lines(panel, curve, scaled, most_seeds(found), listed, possible)
         panel.set_title(title(curve.perturbation), loc="left", fontweight="bold")
         panel.set_xlabel(wrapped(unit(curve.perturbation)))
         panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.xaxis.set_major_formatter("{x:g}")
-        in_percent(panel.yaxis, "top1" if relative else metric)
+        in_percent(panel.yaxis, relative or told.share)
         panel.margins(x=0.03)
     top, bottom = scaled(clean), -1.0 if relative else 0.0
-    if metric in ("top1", "top5"):
+    if told.share and told.best == "high":
         height = (top - bottom) or 1.0  # of a network that is never right
         axes[0].set_ylim(bottom - 0.02 * height, bottom + 1.1 * height)
         ticks = [round(tick, 9) for tick in axes[0].get_yticks()]
@@ -109,9 +107,9 @@ def accuracy_curves(
         if index % wide == 0:
             panel.set_ylabel(f"change in {label}" if relative else label)
     if np.isfinite(top):
-        _name_level(axes[0], top, f"undamaged ({in_words(clean, metric)})", "right")
+        _name_level(axes[0], top, f"undamaged ({told.in_words(clean)})", "right")
     if guessing is not None:
-        _name_level(axes[0], scaled(guessing), f"chance ({percent(guessing)})", "left")
+        _name_level(axes[0], scaled(guessing), f"chance ({told.in_words(guessing)})", "left")
     if listed:
         _legend(figure, axes[0], layers, below=narrow)
     else:

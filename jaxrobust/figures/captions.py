@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxrobust.results import accuracy, sees_some, whole_grid
+from jaxrobust.results import accuracy, metric_of, sees_some, whole_grid
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
-    LABELS,
     chance,
     curves,
-    in_words,
     measures,
     most_seeds,
     percent,
-    shares,
     undamaged,
 )
 
@@ -58,18 +55,19 @@ def _gaps(result: xarray.Dataset, kind: Kind, metric: str) -> list[str]:
 
 
 def _curves(result: xarray.Dataset, metric: str) -> str:
-    label, clean = LABELS.get(metric, metric), undamaged(result, metric)
+    told, clean = metric_of(result, metric), undamaged(result, metric)
+    label = told.axis_label
     return (
         f"{label[:1].upper()}{label[1:]} of {result.attrs.get('network', 'the network')} after "
         f"damage to one layer at a time, against the strength of the damage. "
         f"{_lines(result, metric)} Each line starts at the undamaged network "
-        f"({in_words(clean, metric)}, dashed line)."
+        f"({told.in_words(clean)}, dashed line)."
         f"{_guessing(result, metric)}"
     )
 
 
 def _relative(result: xarray.Dataset, metric: str) -> str:
-    label = LABELS.get(metric, metric)
+    label = metric_of(result, metric).label
     return (
         f"Relative change in {label} of {result.attrs.get('network', 'the network')}: (damaged - "
         f"undamaged) / undamaged. {_lines(result, metric)}{_guessing(result, metric)}"
@@ -77,15 +75,17 @@ def _relative(result: xarray.Dataset, metric: str) -> str:
 
 
 def _heat(result: xarray.Dataset, metric: str) -> str:
-    label, unit = LABELS.get(metric, metric), " in per cent" if shares(metric) else ""
+    told = metric_of(result, metric)
+    unit = " in per cent" if told.share else ""
     return (
-        f"Mean {label}{unit} over {_seeds(result)} for each damaged layer (rows, the first on top) "
-        f"and strength (columns). Undamaged: {in_words(undamaged(result, metric), metric)}."
+        f"Mean {told.axis_label}{unit} over {_seeds(result)} for each damaged layer (rows, the "
+        "first on top) and strength (columns). Undamaged: "
+        f"{told.in_words(undamaged(result, metric))}."
     )
 
 
 def _layers(result: xarray.Dataset, metric: str) -> str:
-    label, table = LABELS.get(metric, metric), measures(result, metric)
+    label, table = metric_of(result, metric).label, measures(result, metric)
     interval = "whiskers are 95 % intervals (Student-t over seeds)"
     few = "there are too few for intervals"
     drawn = interval if np.isfinite(table["area_low"]).any() else few

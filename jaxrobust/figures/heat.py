@@ -19,8 +19,8 @@ from jaxrobust.figures.style import (
     unit,
     wrapped,
 )
-from jaxrobust.results import accuracy
-from jaxrobust.summary import LABELS, Curve, curves, in_depth_order, shares, title
+from jaxrobust.results import accuracy, metric_of
+from jaxrobust.summary import Curve, curves, in_depth_order, title
 
 if TYPE_CHECKING:
     import xarray
@@ -57,12 +57,13 @@ def heat_map(result: xarray.Dataset, metric: str = "top5", *, columns: int | Non
     top = max(1e-9, float(known.max(initial=0)), _undamaged(found))
     bottom = min(0.0, float(known.min(initial=0)))
     scale = ScalarMappable(Normalize(bottom, top), "viridis")
-    numbers = (lambda mean: f"{100 * mean:.0f}") if shares(metric) else None
+    told = metric_of(result, metric)
+    numbers = (lambda mean: f"{100 * mean:.0f}") if told.share else None
     figure, bar = _maps(found, means, scale, numbers, columns)
     for panel, each in zip(figure.axes, found, strict=False):
         _crosses(panel, each.not_finite[:, each.strengths != each.identity])
-    in_percent(bar.ax.xaxis if bar.orientation == "horizontal" else bar.ax.yaxis, metric)
-    bar.set_label(LABELS.get(metric, metric))
+    in_percent(bar.ax.xaxis if bar.orientation == "horizontal" else bar.ax.yaxis, told.share)
+    bar.set_label(told.axis_label)
     return figure
 
 

@@ -19,8 +19,9 @@ from jaxrobust.figures.style import (
     unit,
     wrapped,
 )
-from jaxrobust.results import whole_grid
-from jaxrobust.summary import LABELS, chance, measures, shares, title
+from jaxrobust.metrics import Metric
+from jaxrobust.results import metric_of, whole_grid
+from jaxrobust.summary import chance, measures, title
 
 if TYPE_CHECKING:
     import xarray
@@ -50,6 +51,7 @@ def layer_summary(
     from matplotlib.figure import Figure
 
     table = measures(whole_grid(result), metric)
+    told = metric_of(result, metric)
     count, layers = table.sizes["perturbation"], table.sizes["layer"]
     wide = side_by_side(count, columns)
     groups = -(-count // wide)
@@ -68,8 +70,8 @@ def layer_summary(
         _half(upper, own)
         upper.set_title(title(name), loc="left", fontweight="bold")
         upper.set_xlabel(wrapped(f"half is left at: {unit(name)}"))
-        _area(lower, own, chance(result, metric))
-        lower.set_xlabel(f"mean {LABELS.get(metric, metric)} over the range")
+        _area(lower, own, told, chance(result, metric))
+        lower.set_xlabel(f"mean {told.axis_label} over the range")
     first = grid[0, 0]
     first.set_yticks(np.arange(layers), [short(str(name)) for name in table.layer.values])
     first.set_ylim(layers - 0.4, -0.6)
@@ -109,15 +111,15 @@ def _half(axes: Axes, own: xarray.Dataset) -> None:
         )
 
 
-def _area(axes: Axes, own: xarray.Dataset, guessing: float | None) -> None:
-    metric, clean = own.attrs["metric"], own.attrs["clean"]
-    _dots(axes, own, "area", (0, 1) if shares(metric) else (-np.inf, np.inf))
+def _area(axes: Axes, own: xarray.Dataset, metric: Metric, guessing: float | None) -> None:
+    clean = own.attrs["clean"]
+    _dots(axes, own, "area", (metric.low, metric.high))
     axes.axvline(_where_finite(clean), color=FAINT, linestyle="--", linewidth=0.8, zorder=1)
     if guessing is not None:
         axes.axvline(guessing, color=FAINT, linestyle=":", linewidth=0.8, zorder=1)
-    if metric in ("top1", "top5"):
+    if metric.share and metric.best == "high":
         axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.04 * clean)
-    in_percent(axes.xaxis, metric)
+    in_percent(axes.xaxis, metric.share)
 
 
 def _where_finite(value: float) -> float:

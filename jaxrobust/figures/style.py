@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from jaxrobust.ground.drawing import import_matplotlib
-from jaxrobust.summary import shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,9 +181,9 @@ def panels(
     return figure, kept[:count]
 
 
-def in_percent(axis: Axis, metric: str) -> None:
+def in_percent(axis: Axis, share: bool) -> None:
     """Writes shares as per cent."""
     from matplotlib.ticker import PercentFormatter
 
-    if shares(metric):
+    if share:
         axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))

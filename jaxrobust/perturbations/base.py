@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import math
 import numbers
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from pathlib import PurePath
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax import Array
 
-from jaxrobust.ground.errors import SpecificationError, first_line, unknown
+from jaxrobust.ground.errors import SpecificationError, unknown
+from jaxrobust.ground.importing import imported
 from jaxrobust.ground.names import check_name
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations.linear import WAYS, Affine, PerUnit
@@ -154,25 +152,11 @@ def find(wanted: str | Perturbation) -> Perturbation:
         return wanted
     if wanted in REGISTRY:
         return REGISTRY[wanted]
-    module, _, attribute = wanted.partition(":")
-    if not attribute:
+    if ":" not in wanted:
         raise SpecificationError(
             unknown("perturbation", wanted, REGISTRY) + ", or the import path module:attribute"
         )
-    if module.endswith(".py"):
-        raise SpecificationError(
-            f"perturbation {wanted!r}: an import path names a module, not a file; write "
-            f"{PurePath(module).stem}:{attribute}, with the file's folder on Python's path"
-        )
-    try:
-        found = operator.attrgetter(attribute)(importlib.import_module(module))
-    except SpecificationError:
-        raise
-    except Exception as error:  # whatever a module of the user's does when it is imported
-        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-        raise SpecificationError(
-            f"cannot import the perturbation {wanted!r}: {kind}{first_line(error)}"
-        ) from error
+    found = imported("perturbation", wanted)
     if not isinstance(found, Perturbation):
         raise SpecificationError(
             f"{wanted!r} is a {type(found).__name__}, not a jaxrobust.Perturbation"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError, first_line
+from jaxrobust.metrics import always
 from jaxrobust.report import tables
-from jaxrobust.results import accuracy, cell_rows, sees_some, warnings_in
+from jaxrobust.results import accuracy, cell_rows, metric_of, sees_some, warnings_in
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.summary import (
-    LABELS,
     Finding,
     curves,
     depth,
@@ -66,7 +67,7 @@ def page(
         first_figure=first,
         findings="".join(map(_finding, findings(result))),
         figures="".join(others),
-        label=escape(LABELS[main]),
+        label=escape(metric_of(result, main).label),
         layers=tables.layers(result, main),
         interval=escape(_interval(result, main)),
         known=_known(result),
@@ -139,7 +140,7 @@ def _tiles(result: xarray.Dataset) -> str:
         low, high = wilson_interval(np.asarray(hits), np.asarray(images))
         tiles.append(
             (
-                f"undamaged {LABELS[metric]}",
+                f"undamaged {metric_of(result, metric).label}",
                 percent(hits / images),
                 f"{100 * float(low):.1f} to {100 * float(high):.1f} % over images like these",
             )
@@ -210,8 +211,10 @@ def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "seeds", f"{most}{spec['seeds']} (root {spec['root']})"
     if most:
         yield "precision asked for", f"±{spec['half_width']:g} of top-1 accuracy in each cell"
-    if spec["metrics"]:
-        yield "metrics of the user's", ", ".join(spec["metrics"])
+    # Of version 0.1 only those of the user's, by name.
+    names = [each if isinstance(each, str) else each[0] for each in spec["metrics"]]
+    if others := [name for name in names if name not in map(attrgetter("name"), always())]:
+        yield "further metrics", ", ".join(others)
     if "preprocessing" in spec:
         settings = json.loads(spec["preprocessing"])
         yield "preprocessing", ", ".join(f"{name}: {value}" for name, value in settings.items())

@@ -19,7 +19,9 @@ from jaxrobust.figures import (
 from jaxrobust.figures.captions import Kind
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.ground.paths import is_remote
+from jaxrobust.metrics import always
 from jaxrobust.report.page import Picture, facts, page
+from jaxrobust.results import metric_of, metrics_of
 from jaxrobust.storage.run_folder import open_run, read_record
 from jaxrobust.summary import main_metric, undamaged
 
@@ -89,14 +91,13 @@ def _plan(result: xarray.Dataset) -> Iterator[_Planned]:
     def curves(metric: str, relative: bool = False) -> Callable[[int | None], Figure]:
         return lambda columns: accuracy_curves(result, metric, relative=relative, columns=columns)
 
-    words = {"top1": "Top-1", "top5": "Top-5"}
-    yield _Planned(
-        f"accuracy-{main}", f"{words[main]} accuracy under damage", "curves", main, curves(main)
-    )
-    if main != "top1":
-        yield _Planned(
-            "accuracy-top1", "Top-1 accuracy under damage", "curves", "top1", curves("top1")
-        )
+    counted = [each.name for each in always()]
+    further = [name for name in metrics_of(result) if name not in counted]
+    for metric in dict.fromkeys((main, "top1", *further)):
+        label = metric_of(result, metric).label
+        heading = f"{label[:1].upper()}{label[1:]} under damage"
+        stem = metric if metric in further else f"accuracy-{metric}"
+        yield _Planned(stem, heading, "curves", metric, curves(metric))
     if undamaged(result, main):
         yield _Planned(
             f"change-{main}", "Relative to the undamaged", "relative", main, curves(main, True)

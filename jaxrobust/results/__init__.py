@@ -23,6 +23,7 @@ from jaxrobust.results.labels import (
     WARNINGS,
     labelled,
     make_dataset,
+    metric_of,
     sum_blocks,
     warnings_in,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "is_whole",
     "labelled",
     "make_dataset",
+    "metric_of",
     "metrics_of",
     "nonfinite_of",
     "of_any_part",

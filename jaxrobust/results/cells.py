@@ -10,11 +10,13 @@ import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.results.labels import (
+    BIN,
     BITS,
     CONTROL,
     DIMENSIONS,
     NONFINITE,
     SEEN,
+    metric_of,
     sum_blocks,
     undamaged_cells,
 )
@@ -40,7 +42,8 @@ def accuracy(
     Args:
         result: from `sweep` or `open_run`, any part of it (`result.sel(layer="conv1")`), or
             several (`xr.concat([a, b], "run")`).
-        metric: `top1`, `top5`, `changed`, `loss` or one of the user's own.
+        metric: any that the result holds: `top1`, `top5`, `changed`, `loss` and those that were
+            asked for.
         over: what the interval generalises over: "seeds", random damage on exactly these images;
             "seeds+images", also images like these (needs the result with its blocks).
         confidence: the nominal coverage.
@@ -50,7 +53,7 @@ def accuracy(
         `seeds` and `images` (per seed), NaN where no trial has seen all images; `clean`, the
         undamaged network's mean, is an attribute, as are `estimand`, `method` and `confidence`.
         A value that was measured and is NaN or infinite makes its cell so; `nonfinite` counts the
-        images (of all seeds) for which the metric, or for `top1`, `top5`, `changed` and `loss` a
+        images (of all seeds) for which the metric, or for shares and means over finite logits a
         logit, is not a finite number.
         In a sweep to a precision each seed sees images of its own, which have a part in `std`;
         for `top1` and `top5` there are also `half_width`, `met`, whether that of the 95 % interval
@@ -70,7 +73,7 @@ def accuracy(
         made = _mean_over_seeds_and_images(result, metric, confidence)
     else:
         raise SpecificationError(unknown("over", over, ("seeds", "seeds+images")))
-    if (count := nonfinite_of(metric)) in summed:
+    if (count := nonfinite_of(result, metric)) in summed:
         made["nonfinite"] = summed[count].where(is_whole(summed), 0).sum("seed").astype(int)
     return made
 
@@ -82,10 +85,10 @@ def metrics_of(result: xarray.Dataset) -> list[str]:
     return [n for n in names if n not in others and not n.startswith((CONTROL, NONFINITE))]
 
 
-def nonfinite_of(metric: str) -> str:
-    """The count of the images for which a metric is not finite."""
-    own = metric not in ("top1", "top5", "changed", "loss")
-    return NONFINITE + metric if own else "nonfinite"
+def nonfinite_of(result: xarray.Dataset, metric: str) -> str:
+    """The count of the images for which a metric, or a logit that it needs, is not finite."""
+    told = metric_of(result, metric)
+    return "nonfinite" if told.share or told.finite else NONFINITE + metric
 
 
 def _check_metric(result: xarray.Dataset, metric: str) -> None:
@@ -93,7 +96,7 @@ def _check_metric(result: xarray.Dataset, metric: str) -> None:
     if metric not in known:
         raise SpecificationError(unknown("metric", metric, known))
     needed = [f"clean_{metric}"]
-    needed += ["nonfinite", "clean_nonfinite"] if metric == "loss" else []
+    needed += ["nonfinite", "clean_nonfinite"] if metric_of(result, metric).finite else []
     if lacking := [name for name in needed if name not in result]:
         raise SpecificationError(
             f"this result has no {lacking[0]}, which {metric} needs: take all of its variables"
@@ -122,6 +125,10 @@ def _mean_over_seeds_and_images(
         raise SpecificationError(
             'over="seeds+images" needs the blocks: sweep(..., blocks=True) or '
             "open_run(..., blocks=True)"
+        )
+    if not metric_of(result, metric).is_mean:
+        raise SpecificationError(
+            f'over="seeds+images": {metric} is no mean over images; over="seeds" is possible'
         )
     run = is_whole(result)
     seen = _counted(result, metric).where(run, np.nan)
@@ -236,7 +243,7 @@ def _damaged_cells(result: xarray.Dataset) -> np.ndarray:
 
 
 def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
-    """A metric's sum over the images that count for it, of trials that have seen all images.
+    """A metric's mean over the images that count for it, of trials that have seen all images.
 
     NaN for the others, see `is_whole`: a trial that was not run, or one that was interrupted and
     has seen other images than the trial beside it. A sum that is NaN stays so, and a loss without
@@ -248,16 +255,16 @@ def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.D
         prefix: "clean_" for the undamaged network.
     """
     seen = _counted(result, metric, prefix)
-    shares = result[prefix + metric] / seen.where(seen > 0)
-    return (
-        shares.astype(np.float64) if prefix else shares.where(is_whole(result)).astype(np.float64)
-    )
+    means = (result[prefix + metric] / seen.where(seen > 0)).astype(np.float64)
+    if not metric_of(result, metric).is_mean:
+        means = abs(means).sum(BIN, skipna=False)
+    return means if prefix else means.where(is_whole(result))
 
 
 def _counted(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.DataArray:
-    """The images that count for a metric: a loss is over those with finite logits."""
-    seen = result[f"{prefix}images"]
-    return seen - result[f"{prefix}nonfinite"] if metric == "loss" else seen
+    """The images that count for a metric."""
+    seen, finite = result[f"{prefix}images"], metric_of(result, metric).finite
+    return seen - result[f"{prefix}nonfinite"] if finite else seen
 
 
 def is_whole(result: xarray.Dataset) -> xarray.DataArray:

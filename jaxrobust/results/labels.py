@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrobust.metrics import Metric
 from jaxrobust.sampling import FEWEST, Goal
 
 if TYPE_CHECKING:
@@ -28,12 +30,9 @@ NONFINITE = "nonfinite_"
 DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
 _MEANING = {
     "images": "images seen; 0 for a trial that was not run",
-    "top1": "images whose label has the greatest logit",
-    "top5": "images whose label is among the five greatest logits",
-    "changed": "images whose predicted class differs from the undamaged network's",
-    "nonfinite": "images with a logit that is not finite (wrong, and not in the loss)",
-    "loss": "summed cross entropy in nats, over images with finite logits",
+    "nonfinite": "images with a logit that is not finite (wrong, and in no mean over finite ones)",
 }
+BIN = "bin"
 
 
 def make_dataset(
@@ -41,20 +40,26 @@ def make_dataset(
     clean: Mapping[str, np.ndarray],
     coordinates: Mapping[str, list[Any]],
     attributes: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> xarray.Dataset:
     """Labels the sums of a sweep.
 
     Args:
-        trials: quantity -> sums [perturbation, layer, strength, seed, block].
-        clean: quantity -> sums of the undamaged network [block].
+        trials: quantity -> sums [perturbation, layer, strength, seed, block], perhaps [bin].
+        clean: quantity -> sums of the undamaged network [block], perhaps [bin].
         coordinates: perturbation, layer, strength -> values; seed and block count from 0.
         attributes: of the dataset.
+        metrics: of the variables that are sums of metrics: see `Metric.to_attributes`.
     """
     import xarray
 
-    variables = {name: (DIMENSIONS, values) for name, values in trials.items()}
-    variables |= {f"clean_{name}": (("block",), values) for name, values in clean.items()}
-    seeds, blocks = trials["images"].shape[-2:]
+    def variable(dimensions: tuple[str, ...], values: np.ndarray) -> Any:
+        bins = () if values.ndim == len(dimensions) else (BIN,)
+        return (*dimensions, *bins), values
+
+    variables = {name: variable(DIMENSIONS, values) for name, values in trials.items()}
+    variables |= {f"clean_{name}": variable(("block",), values) for name, values in clean.items()}
+    seeds, blocks = trials["images"].shape[3:5]
     result = xarray.Dataset(
         variables,
         coords={**coordinates, "seed": np.arange(seeds), "block": np.arange(blocks)},
@@ -62,14 +67,24 @@ def make_dataset(
     )
     for name in result.data_vars:
         short = str(name).removeprefix("clean_").removeprefix(CONTROL)
-        result[name].attrs["long_name"] = _MEANING.get(short) or _meaning_of_own(short)
+        result[name].attrs.update(metrics.get(short) or {"long_name": _meaning(short)})
     return result
 
 
-def _meaning_of_own(name: str) -> str:
+def metric_of(result: xarray.Dataset, name: str) -> Metric:
+    """A metric as a result describes it, without its function.
+
+    Args:
+        result: any result or part of one.
+        name: of a metric, which the result need not hold.
+    """
+    return Metric.from_attributes(name, result[name].attrs if name in result else {})
+
+
+def _meaning(name: str) -> str:
     if name.startswith(NONFINITE):
         return f"images for which {name.removeprefix(NONFINITE)} is not finite"
-    return f"summed {name}"
+    return _MEANING.get(name) or f"summed {name}"
 
 
 def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
@@ -93,7 +108,8 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
         for name in CONTROLLED:
             share = trials["images"] / np.maximum(clean["images"], 1)
             trials[CONTROL + name] = share * clean[name]
-    result = make_dataset(trials, clean, record["coordinates"], record["attributes"])
+    told = (record["coordinates"], record["attributes"], record.get("metrics", {}))
+    result = make_dataset(trials, clean, *told)
     if LABELS not in arrays:
         return result
     labels, block = arrays[LABELS], record["specification"]["block"]

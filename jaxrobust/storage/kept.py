@@ -14,6 +14,7 @@ from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Swept
 from jaxrobust.execution.run import Plans
+from jaxrobust.metrics import Metric
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, WARNINGS, labelled, warnings_in
@@ -31,6 +32,7 @@ class Kept:
     Args:
         network, spec, perturbations: of the sweep.
         labels: int32 [images], of its images.
+        metrics: what is measured of each image.
 
     Attributes:
         state: sums.
@@ -48,6 +50,7 @@ class Kept:
         spec: Specification,
         perturbations: Sequence[Perturbation],
         labels: np.ndarray,
+        metrics: Sequence[Metric],
     ) -> None:
         self.spec, self._labels = spec, labels
         self.state = State.empty(spec)
@@ -56,6 +59,7 @@ class Kept:
         self.finished = False
         self.warnings: tuple[str, ...] = ()
         self.written: xarray.Dataset | None = None
+        self._metrics = {each.name: each.to_attributes(network.classes) for each in metrics}
         self.random = np.asarray([each.draw is not None for each in perturbations])
         self._coordinates = {
             "perturbation": [name for name, _ in spec.strengths],
@@ -109,6 +113,7 @@ class Kept:
             "plan": self.plans,
             "finished": self.finished,
             "coordinates": self._coordinates,
+            "metrics": self._metrics,
             "attributes": {
                 **self._attributes,
                 "specification": self.spec.hash,

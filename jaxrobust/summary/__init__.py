@@ -15,10 +15,9 @@ from jaxrobust.summary.known import known
 from jaxrobust.summary.layers import by_layer, measures
 from jaxrobust.summary.nonfinite import nonfinite
 from jaxrobust.summary.table import half_text, middle, text_table
-from jaxrobust.summary.words import LABELS, in_words, percent, share, shares, title
+from jaxrobust.summary.words import percent, share, title
 
 __all__ = [
-    "LABELS",
     "Curve",
     "Finding",
     "by_layer",
@@ -28,7 +27,6 @@ __all__ = [
     "findings",
     "half_text",
     "in_depth_order",
-    "in_words",
     "known",
     "main_metric",
     "measures",
@@ -37,7 +35,6 @@ __all__ = [
     "nonfinite",
     "percent",
     "share",
-    "shares",
     "text_table",
     "title",
     "undamaged",

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError
-from jaxrobust.results import accuracy, is_whole, per_image, sum_blocks, whole_grid
+from jaxrobust.results import accuracy, is_whole, metric_of, per_image, sum_blocks, whole_grid
 from jaxrobust.statistics import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     import xarray
     from jaxtyping import Bool, Float
 
-_WITHIN = {"top1": 1, "top5": 5}
 _PARTS = ("mean", "low", "high", "std", "seeds")
 
 
@@ -158,11 +157,9 @@ def undamaged(result: xarray.Dataset, metric: str) -> float:
 
 
 def chance(result: xarray.Dataset, metric: str) -> float | None:
-    """The accuracy of guessing; None for other metrics, or where the classes aren't known."""
-    classes = result.attrs.get("classes")
-    if classes is None or metric not in _WITHIN:
-        return None
-    return min(1.0, _WITHIN[metric] / int(classes))
+    """What guessing gets; None where that cannot be said, or the classes aren't known."""
+    classes, guessing = result.attrs.get("classes"), metric_of(result, metric).chance
+    return None if classes is None or guessing is None else guessing(int(classes))
 
 
 def main_metric(result: xarray.Dataset) -> str:

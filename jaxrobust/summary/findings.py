@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxrobust.results import whole_grid
+from jaxrobust.results import metric_of, whole_grid
 from jaxrobust.statistics import mean_over_range, rank_correlation, seed_interval
 from jaxrobust.summary.curves import Curve, chance, curves, depth, main_metric, undamaged
-from jaxrobust.summary.words import LABELS, percent
+from jaxrobust.summary.words import percent
 
 if TYPE_CHECKING:
     import xarray
@@ -126,7 +126,8 @@ class _Run:
         own = result.sel(layer=[name for name in result.layer.values if str(name) in order])
         found = {each.perturbation: each for each in curves(own, metric)} if own.layer.size else {}
         found = {name: each for name, each in found.items() if np.isfinite(each.values).any()}
-        return _Run(LABELS[metric], undamaged(result, metric), chance(result, metric), order, found)
+        label, guessing = metric_of(result, metric).label, chance(result, metric)
+        return _Run(label, undamaged(result, metric), guessing, order, found)
 
     def areas(self, perturbation: str) -> dict[str, np.ndarray]:
         """Layer -> mean height of each seed's curve, of the layers with a whole curve."""

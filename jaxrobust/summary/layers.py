@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import of_any_part
+from jaxrobust.metrics import Metric
+from jaxrobust.results import metric_of, of_any_part
 from jaxrobust.statistics import (
     censored_seed_interval,
     first_crossing,
@@ -34,8 +35,8 @@ def by_layer(
 
     Args:
         result: from `sweep` or `open_run`, any part of it, or several (see `accuracy`).
-        metric: any of its metrics. There is no half-strength (NaN, and a warning) of `loss` and
-            `changed`, which damage raises, and of one that isn't above 0 undamaged.
+        metric: any of its metrics. There is no half-strength (NaN, and a warning) of those that
+            damage raises, as `loss` and `changed`, and of one that isn't above 0 undamaged.
         confidence: the nominal coverage.
 
     Returns:
@@ -69,11 +70,12 @@ def measures(
 
     found = curves(result, metric)
     clean = undamaged(result, metric)
-    why = _why_no_half(metric, clean, found)
+    told = metric_of(result, metric)
+    why = _why_no_half(told, clean, found)
     halves, ends = [], []
     for each in found:
         strengths, values = each.growing() or (each.strengths, np.full_like(each.values, np.nan))
-        level = clean / 2 if _can_halve(metric, clean) else np.nan
+        level = clean / 2 if _can_halve(told, clean) else np.nan
         half = first_crossing(strengths, values, level)
         halves.append(np.where(np.isnan(level), np.nan, half))
         ends.append((strengths[0], strengths[-1]))
@@ -114,13 +116,13 @@ def measures(
     )
 
 
-def _can_halve(metric: str, clean: float) -> bool:
-    return metric not in ("loss", "changed") and 0 < clean < np.inf
+def _can_halve(metric: Metric, clean: float) -> bool:
+    return metric.best != "low" and 0 < clean < np.inf
 
 
-def _why_no_half(metric: str, clean: float, found: list[Curve]) -> str:
+def _why_no_half(metric: Metric, clean: float, found: list[Curve]) -> str:
     """Why half-strengths make no sense, "" where they do."""
-    if metric in ("loss", "changed"):
+    if metric.best == "low":
         return "damage raises it; its mean over the range of strengths is given"
     if not _can_halve(metric, clean):
         return f"undamaged it is {clean:.3g}; its mean over the range of strengths is given"

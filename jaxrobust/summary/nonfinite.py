@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import accuracy, is_whole, metrics_of, nonfinite_of, sum_blocks, whole_grid
+from jaxrobust.results import (
+    accuracy,
+    is_whole,
+    metric_of,
+    metrics_of,
+    nonfinite_of,
+    sum_blocks,
+    whole_grid,
+)
 
 if TYPE_CHECKING:
     import xarray
-
-_OF_LOGITS = ("top1", "top5", "changed")
 
 
 def nonfinite(result: xarray.Dataset) -> list[str]:
@@ -34,14 +40,14 @@ def nonfinite(result: xarray.Dataset) -> list[str]:
             "in the loss"
         )
     for metric in metrics_of(result):
-        if metric in _OF_LOGITS or f"clean_{metric}" not in result:
+        if metric_of(result, metric).share or f"clean_{metric}" not in result:
             continue
         cells = accuracy(result, metric)
         run = cells["seeds"].values > 0
         bad = run & ~np.isfinite(cells["mean"].values)
         where = [f"in {bad.sum():,} of {run.sum():,} cells"] * bool(bad.any())
-        count = nonfinite_of(metric)
-        if where and count in result and metric != "loss":
+        count = nonfinite_of(result, metric)
+        if where and count in result and count != "nonfinite":
             where[0] += f" ({counted(count)})"
         where += ["undamaged"] * (not np.isfinite(cells.attrs["clean"]))
         if where:

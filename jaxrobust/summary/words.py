@@ -2,18 +2,6 @@
 
 import math
 
-LABELS = {
-    "top1": "top-1 accuracy",
-    "top5": "top-5 accuracy",
-    "changed": "changed predictions",
-    "loss": "loss in nats",
-}
-
-
-def shares(metric: str) -> bool:
-    """Whether a metric is a share of the images, shown in per cent."""
-    return metric in ("top1", "top5", "changed")
-
 
 def title(perturbation: str) -> str:
     """A perturbation's name as words.
@@ -46,8 +34,3 @@ def share(mean: float, low: float, high: float) -> str:
     if math.isnan(low) or math.isnan(high):
         return percent(mean)
     return f"{percent(mean)} ({100 * max(low, 0):.1f} to {100 * min(high, 1):.1f})"
-
-
-def in_words(value: float, metric: str) -> str:
-    """A metric's mean per image as text: shares in per cent, others to three digits."""
-    return percent(value) if shares(metric) else f"{value:.3g}"

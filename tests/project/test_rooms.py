@@ -22,6 +22,7 @@ ROOMS = (
     "adapters",
     "network",
     "perturbations",
+    "metrics",
     "statistics",
     "sampling",
     "porting",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +22,7 @@ from jaxrobust.runtime.machine import Machine
 from jaxrobust.runtime.meshes import mesh_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,6 @@ class Clean:
     ordinary: bool
     warnings: tuple[str, ...] = ()
 
-    @cached_property
-    def predictions(self) -> Int[np.ndarray, " images"]:
-        """The class of the greatest logit; of equal ones the first."""
-        return self.logits.argmax(1).astype(np.int32)
-
 
 def evaluate_clean(
     network: Network,
@@ -56,7 +49,7 @@ def evaluate_clean(
     machine: Machine,
     *,
     segmented: bool,
-    metrics: Mapping[str, Metric] = MappingProxyType({}),
+    metrics: Sequence[Metric],
     keep: Keep = "counts",
     precision: PrecisionMode = "float32",
 ) -> Clean:
@@ -67,7 +60,7 @@ def evaluate_clean(
         block: consecutive images that are counted together.
         machine: on whose first device it runs.
         segmented: as for `route_of`.
-        metrics: the user's own metrics by name.
+        metrics: what is measured of each image.
         keep: of the specification.
         precision: of matrix products and convolutions.
 
@@ -92,9 +85,7 @@ def evaluate_clean(
         if start == 0:
             check_network(network.name, forward.by_definition, inputs, rows[0], precision)
             check_metrics(metrics, rows[0], batch.labels)
-        predictions = logits.argmax(1).astype(np.int32)
-        compared = logits if metrics else logits[:, :0]
-        scoring = (batch.labels, batch.present, predictions, compared, batch.place_of)
+        scoring = (batch.labels, batch.present, logits, batch.place_of)
         found = sums_of((logits[None], False), {}, None, None, scoring)
         del found[STRANGE]
         for name, of_one_trial in found.items():

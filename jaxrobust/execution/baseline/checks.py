@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.design.specification import Metric
 from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.metrics import REGISTRY as METRICS
+from jaxrobust.metrics import Metric
 from jaxrobust.program.rounding import PrecisionMode
 
 if TYPE_CHECKING:
@@ -64,25 +65,26 @@ def check_network(
 
 
 def check_metrics(
-    metrics: Mapping[str, Metric],
+    metrics: Sequence[Metric],
     logits: Float[np.ndarray, "step classes"],
     labels: Int[np.ndarray, " step"],
 ) -> None:
     """Some images of a step as each metric sees them: in other places, and beside others.
 
     Args:
-        metrics: the user's own by name.
+        metrics: what is measured of each image; built-in ones need no check.
         logits, labels: of the step.
 
     Raises:
         SpecificationError: an image has another number then.
     """
+    metrics = [each for each in metrics if METRICS.get(each.name) is not each]
     if not metrics:
         return
 
     @jax.jit
     def numbers(*given: Array) -> dict[str, Array]:
-        return {name: jnp.asarray(metric(*given)) for name, metric in metrics.items()}
+        return {each.name: jnp.asarray(each.function(*given)) for each in metrics}
 
     index, step = _some(len(logits), _SIZES[0]), [np.roll(logits, 1, axis=1), labels, logits]
     few = [each[index] for each in step]

@@ -7,6 +7,7 @@ import json
 import math
 import numbers
 import unicodedata
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,9 @@ _PACKED: dict[str, tuple[type, type]] = {
     "warnings": (list, str),
 }
 _NUMBERS = ("half_width", "classes", "finished")
+# What a result says of its metrics: see `Metric.to_attributes`.
+_METRIC_TEXTS = ("label", "unit", "best")
+_METRIC_NUMBERS = ("share", "finite", "bins", "low", "high", "chance")
 # Of no trial more images than it has seen.
 _COUNTS = ("top1", "top5", "changed", "nonfinite")
 # Deflate can make a thousand bytes of one; the rest is for what is not stored at all.
@@ -125,6 +129,9 @@ def _check_text(result: xarray.Dataset) -> None:
     for name, label in labels:
         if not _can_be_shown(label):
             raise ValueError(f"{label!r} is no name of a {name}")
+    for name, values in result.data_vars.items():
+        if "share" in values.attrs and not _describes_a_metric(values.attrs):
+            raise ValueError(f"what it says of the metric {name} is damaged")
     for name, (kind, inner) in _PACKED.items():
         if name in result.attrs:
             try:
@@ -137,6 +144,13 @@ def _check_text(result: xarray.Dataset) -> None:
             )
             if not isinstance(value, kind) or not all(map(fits, values or ())):
                 raise ValueError(f"its attribute {name} is damaged")
+
+
+def _describes_a_metric(attributes: Mapping[str, Any]) -> bool:
+    """Whether a variable's attributes are those of a metric, safe to show and to compute with."""
+    return all(_can_be_shown(attributes.get(name)) for name in _METRIC_TEXTS) and all(
+        isinstance(attributes.get(name, 0), numbers.Real) for name in _METRIC_NUMBERS
+    )
 
 
 def _can_be_shown(label: Any) -> bool:

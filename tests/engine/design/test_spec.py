@@ -22,6 +22,7 @@ from jaxrobust.design.specification import (
     resolve_strengths,
     specify,
 )
+from jaxrobust.metrics import resolve
 from jaxrobust.perturbations import decimal
 
 # Grids
@@ -134,7 +135,7 @@ def specification(net: jr.Network, source: jr.ImageSource, strengths: Any) -> Sp
         seeds=2,
         root=3,
         block=BLOCK,
-        metrics={"margin": lambda logits, labels, clean: logits[:, 0]},
+        metrics=resolve({"first": lambda logits, labels, clean: logits[:, 0]}),
     )
 
 
