@@ -65,6 +65,7 @@ class Sweep(SweepArguments):
     def run(self) -> None:
         from jaxrobust.bars import work_progress
         from jaxrobust.design.request import check_precision
+        from jaxrobust.results import SweepInfo
         from jaxrobust.storage.run_folder import check_run_folder
         from jaxrobust.summary import text_table
         from jaxrobust.sweeps import sweep
@@ -95,7 +96,7 @@ class Sweep(SweepArguments):
             tables = ["results.csv"] + (["cells.csv"] if self.precision is not None else [])
             others = ", ".join(f"{folder}/{name}" for name in (*tables, "sweep.json"))
             show(f"results: {folder}/results.nc (xarray), {others}")
-            if not result.attrs["finished"] and self.max_seconds is not None:
+            if not SweepInfo.of(result).finished and self.max_seconds is not None:
                 show(f"stopped after {self.max_seconds:g} s: the same command goes on with it")
 
     def _is_primary(self) -> bool:

@@ -19,7 +19,6 @@ from jaxrobust.design.code import SweptCode, metric_arguments
 from jaxrobust.ground.errors import SpecificationError, first_line, unknown
 from jaxrobust.ground.names import check_name, check_variable_names
 from jaxrobust.layers import Selector, select
-from jaxrobust.metrics import REGISTRY as METRICS
 from jaxrobust.metrics import Metric, always
 from jaxrobust.network import Network
 from jaxrobust.networks.fingerprint import fingerprint
@@ -340,9 +339,8 @@ def _plain(strength: Decimal) -> str:
 
 
 def _check_metric(name: str, metric: Metric, classes: int) -> None:
-    built_in = METRICS.get(name)
-    taken = built_in is not None and built_in.import_path is None and metric is not built_in
-    if taken or name in _TAKEN or name.startswith(("clean_", CONTROL, NONFINITE)):
+    taken = (*_TAKEN, *(each.name for each in always()))
+    if name in taken or name.startswith(("clean_", CONTROL, NONFINITE)):
         raise SpecificationError(f"metric {name!r}: that name is taken; choose another")
     arguments = metric_arguments(classes)
     wanted = (*arguments[1].shape, *([metric.bins] if metric.bins else []))

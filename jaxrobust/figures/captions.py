@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxrobust.results import accuracy, metric_of, sees_some, whole_grid
+from jaxrobust.results import SweepInfo, accuracy, metric_of, sees_some, whole_grid
 from jaxrobust.statistics import FEWEST_SEEDS
 from jaxrobust.summary import (
     chance,
@@ -41,7 +41,7 @@ def caption(result: xarray.Dataset, kind: Kind, metric: str = "top5") -> str:
     }
     result = whole_grid(result)
     parts = [words[kind](result, metric), *_gaps(result, kind, metric), _images(result)]
-    if not result.attrs.get("finished", 1):
+    if not SweepInfo.of(result).finished:
         parts.append("The run is not finished: what is missing was not measured.")
     return " ".join(parts)
 
@@ -58,7 +58,7 @@ def _curves(result: xarray.Dataset, metric: str) -> str:
     told, clean = metric_of(result, metric), undamaged(result, metric)
     label = told.axis_label
     return (
-        f"{label[:1].upper()}{label[1:]} of {result.attrs.get('network', 'the network')} after "
+        f"{label[:1].upper()}{label[1:]} of {SweepInfo.of(result).network or 'the network'} after "
         f"damage to one layer at a time, against the strength of the damage. "
         f"{_lines(result, metric)} Each line starts at the undamaged network "
         f"({told.in_words(clean)}, dashed line)."
@@ -67,9 +67,9 @@ def _curves(result: xarray.Dataset, metric: str) -> str:
 
 
 def _relative(result: xarray.Dataset, metric: str) -> str:
-    label = metric_of(result, metric).label
+    label, network = metric_of(result, metric).label, SweepInfo.of(result).network
     return (
-        f"Relative change in {label} of {result.attrs.get('network', 'the network')}: (damaged - "
+        f"Relative change in {label} of {network or 'the network'}: (damaged - "
         f"undamaged) / undamaged. {_lines(result, metric)}{_guessing(result, metric)}"
     )
 
@@ -120,7 +120,7 @@ def _effort(result: xarray.Dataset, metric: str) -> str:
 
 
 def _lines(result: xarray.Dataset, metric: str) -> str:
-    if "half_width" in result.attrs:
+    if SweepInfo.of(result).is_precise:
         cells = accuracy(result, metric)
         band = (
             f"bands are 95 % intervals of the {cells.attrs['estimand']} ({cells.attrs['method']})"
@@ -140,15 +140,15 @@ def _lines(result: xarray.Dataset, metric: str) -> str:
 
 
 def _guessing(result: xarray.Dataset, metric: str) -> str:
-    level = chance(result, metric)
+    level, classes = chance(result, metric), SweepInfo.of(result).classes
     if level is None:
         return ""
-    return f" Dotted line: chance, {percent(level)} with {int(result.attrs['classes']):,} classes."
+    return f" Dotted line: chance, {percent(level)} with {classes:,} classes."
 
 
 def _seeds(result: xarray.Dataset) -> str:
     count = result.sizes["seed"]
-    if "half_width" in result.attrs:
+    if SweepInfo.of(result).is_precise:
         most = most_seeds(curves(result, "top1"))
         return f"as many random draws (seeds) as the cell took (up to {most})"
     return "one random draw of the damage" if count == 1 else f"{count} random draws (seeds)"
@@ -156,7 +156,7 @@ def _seeds(result: xarray.Dataset) -> str:
 
 def _images(result: xarray.Dataset) -> str:
     images = int(result["clean_images"].sum())
-    data = result.attrs.get("data", "not named")
+    data = SweepInfo.of(result).data or "not named"
     if sees_some(result):
         return f"Images: {images:,} ({data}), of which each seed saw some."
     return f"Every point: the same {images:,} images ({data})."

@@ -55,7 +55,7 @@ class Metric:
     import_path: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.label:
+        if not self.label and isinstance(self.name, str):
             object.__setattr__(self, "label", self.name.replace("_", " "))
 
     @property
@@ -74,7 +74,8 @@ class Metric:
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
     @property
-    def _long_name(self) -> str:
+    def long_name(self) -> str:
+        """What its sums over images are, for those who read a result's file."""
         what = "images that count for it" if self.share else "sum over images"
         return f"{self.axis_label}: {what}{' with finite logits' if self.finite else ''}"
 
@@ -103,7 +104,7 @@ class Metric:
             "share": int(self.share),
             "finite": int(self.finite),
             "bins": self.bins,
-            "long_name": self._long_name,
+            "long_name": self.long_name,
             "best": self.best or "",
             **{name: end for name, end in ends.items() if math.isfinite(end)},
             **chance,
@@ -118,7 +119,7 @@ class Metric:
             attributes: of its variable; a result of version 0.1 says nothing of what is built in.
         """
         if "share" not in attributes:
-            return REGISTRY.get(name, Metric(name))
+            return next((each for each in always() if each.name == name), Metric(name))
         best: Any = attributes["best"] or None
         chance = attributes.get("chance")
         return Metric(
@@ -182,7 +183,7 @@ def find(wanted: str | Metric) -> Metric:
         return wanted
     if wanted in REGISTRY:
         return REGISTRY[wanted]
-    if ":" not in wanted:
+    if not wanted.partition(":")[2]:
         raise SpecificationError(
             unknown("metric", wanted, REGISTRY) + ", or the import path module:attribute"
         )
@@ -222,8 +223,8 @@ def resolve(wanted: Wanted) -> dict[str, Metric]:
         found = [find(each) for each in wanted]
     else:
         raise SpecificationError(
-            f"metrics {wanted!r:.80}: names or jaxrobust.Metric objects are needed, or a mapping "
-            "from names to functions"
+            f"metrics {wanted!r:.80}: a mapping from names to functions is needed, or names or "
+            "jaxrobust.Metric objects"
         )
     names = [each.name for each in found]
     if len(set(names)) < len(names):
@@ -233,4 +234,4 @@ def resolve(wanted: Wanted) -> dict[str, Metric]:
 
 def always() -> list[Metric]:
     """The metrics that every sweep counts."""
-    return [REGISTRY[name] for name in ("top1", "top5", "loss", "changed")]
+    return [REGISTRY[name] for name in ("top1", "top5", "changed", "loss")]

@@ -16,7 +16,7 @@ import numpy as np
 from jaxrobust.ground.errors import SpecificationError, first_line
 from jaxrobust.metrics import always
 from jaxrobust.report import tables
-from jaxrobust.results import accuracy, cell_rows, metric_of, sees_some, warnings_in
+from jaxrobust.results import SweepInfo, accuracy, cell_rows, metric_of, sees_some
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.summary import (
     Finding,
@@ -79,7 +79,7 @@ def page(
 
 
 def _network(result: xarray.Dataset) -> str:
-    return str(result.attrs.get("network") or "the network")
+    return SweepInfo.of(result).network or "the network"
 
 
 def _text(text: str) -> str:
@@ -108,8 +108,8 @@ def _lead(result: xarray.Dataset) -> str:
 
 
 def _notice(result: xarray.Dataset) -> str:
-    sentences = [f"Warning: {warning}." for warning in warnings_in(result.attrs)]
-    if not result.attrs.get("finished", 1):
+    sentences = [f"Warning: {warning}." for warning in SweepInfo.of(result).warnings]
+    if not SweepInfo.of(result).finished:
         sentences.append(
             "This run is not finished. Figures and tables show what was measured so far."
         )
@@ -118,7 +118,7 @@ def _notice(result: xarray.Dataset) -> str:
 
 def _interval(result: xarray.Dataset, metric: str) -> str:
     """Which interval the tables give."""
-    if "half_width" not in result.attrs:
+    if not SweepInfo.of(result).is_precise:
         return "Student-t over seeds, these images"
     cells = accuracy(result, metric)
     return f"{cells.attrs['estimand']}; {cells.attrs['method']}"
@@ -149,9 +149,9 @@ def _tiles(result: xarray.Dataset) -> str:
     trials = sum(int(np.isfinite(values).sum()) for values in found)
     kinds = "1 kind" if len(found) == 1 else f"{len(found)} kinds"
     tiles.append(("trials", f"{trials:,}", f"{_parts(result)}, {kinds} of damage"))
-    tiles.append(("images", f"{images:,}", str(result.attrs.get("data", ""))))
-    if "half_width" in result.attrs:
-        met, target = cell_rows(result)["met"], result.attrs["half_width"]
+    tiles.append(("images", f"{images:,}", SweepInfo.of(result).data or ""))
+    if target := SweepInfo.of(result).half_width:
+        met = cell_rows(result)["met"]
         count = f"{int(np.count_nonzero(met)):,} of {met.size:,}"
         tiles.append(
             (f"cells known to ±{100 * target:g} %", count, "top-1 accuracy, 95 % interval")

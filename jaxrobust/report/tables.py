@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import accuracy
+from jaxrobust.results import SweepInfo, accuracy
 from jaxrobust.summary import (
     curves,
     half_text,
@@ -55,9 +55,9 @@ def cells(result: xarray.Dataset) -> str:
     ordered = in_depth_order(result)
     found = {metric: accuracy(ordered, metric) for metric in ("top1", "top5")}
     columns = ["perturbation", "layer", "strength", "top-1", "top-5", "seeds"]
-    met = found["top1"].get("met")
-    if met is not None:
-        columns.append(f"top-1 known to ±{100 * result.attrs['half_width']:g} %")
+    met, target = found["top1"].get("met"), SweepInfo.of(result).half_width
+    if met is not None and target is not None:
+        columns.append(f"top-1 known to ±{100 * target:g} %")
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     perturbations, names, strengths = (
         ordered[name].values for name in ("perturbation", "layer", "strength")

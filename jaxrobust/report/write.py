@@ -21,7 +21,7 @@ from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.ground.paths import is_remote
 from jaxrobust.metrics import always
 from jaxrobust.report.page import Picture, facts, page
-from jaxrobust.results import metric_of, metrics_of
+from jaxrobust.results import SweepInfo, metric_of, metrics_of
 from jaxrobust.storage.run_folder import open_run, read_record
 from jaxrobust.summary import main_metric, undamaged
 
@@ -116,7 +116,7 @@ def _plan(result: xarray.Dataset) -> Iterator[_Planned]:
         main,
         lambda columns: layer_summary(result, main, columns=columns),
     )
-    if "half_width" in result.attrs:
+    if SweepInfo.of(result).is_precise:
         yield _Planned(
             "effort",
             "Where the effort went",

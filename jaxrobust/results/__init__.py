@@ -10,6 +10,7 @@ from jaxrobust.results.cells import (
     sees_some,
 )
 from jaxrobust.results.images import right
+from jaxrobust.results.info import SweepInfo
 from jaxrobust.results.labels import (
     BITS,
     CLEAN,
@@ -20,12 +21,10 @@ from jaxrobust.results.labels import (
     NONFINITE,
     SEEN,
     TRIALS,
-    WARNINGS,
     labelled,
     make_dataset,
     metric_of,
     sum_blocks,
-    warnings_in,
 )
 from jaxrobust.results.parts import of_any_part, whole_grid
 
@@ -38,8 +37,8 @@ __all__ = [
     "LABELS",
     "NONFINITE",
     "SEEN",
+    "SweepInfo",
     "TRIALS",
-    "WARNINGS",
     "accuracy",
     "cell_rows",
     "is_whole",
@@ -53,6 +52,5 @@ __all__ = [
     "right",
     "sees_some",
     "sum_blocks",
-    "warnings_in",
     "whole_grid",
 ]

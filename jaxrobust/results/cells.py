@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError, unknown
+from jaxrobust.results.info import SweepInfo
 from jaxrobust.results.labels import (
     BIN,
     BITS,
@@ -18,7 +18,6 @@ from jaxrobust.results.labels import (
     SEEN,
     metric_of,
     sum_blocks,
-    undamaged_cells,
 )
 from jaxrobust.results.parts import of_any_part, whole_grid
 from jaxrobust.sampling import estimate
@@ -116,7 +115,7 @@ def _mean_over_seeds(summed: xarray.Dataset, metric: str, confidence: float) -> 
 def _mean_over_seeds_and_images(
     result: xarray.Dataset, metric: str, confidence: float
 ) -> xarray.Dataset:
-    if "half_width" in result.attrs:
+    if SweepInfo.of(result).is_precise:
         raise SpecificationError(
             'over="seeds+images": seeds of a sweep to a precision see different images; '
             'over="seeds" is possible'
@@ -172,14 +171,15 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
         return np.take_along_axis(summed[name].values, order, -1)
 
     images, undamaged = in_order("images"), float(per_image(summed, metric, "clean_"))
-    target = summed.attrs["half_width"]
+    info = SweepInfo.of(summed)
+    target = info.half_width or 0.0  # which a sweep to a precision always has
     hits, controls, seeds = in_order(metric), in_order(CONTROL + metric), (images > 0).sum(-1)
     counts = hits, np.maximum(images, 1), controls, undamaged, seeds, target
     found = estimate(*counts, confidence)
     # Without random draws, or damage, one trial on all images is everything that there is to know.
     names = summed["perturbation"].values
-    exact = np.isin(names, json.loads(summed.attrs["exact"]))[:, None, None]
-    exact = exact | undamaged_cells(names, summed["strength"].values, summed.attrs)[:, None]
+    exact = np.isin(names, info.exact)[:, None, None]
+    exact = exact | info.undamaged_cells(names, summed["strength"].values)[:, None]
     exact = exact & (images[..., 0] == int(summed["clean_images"]))
     values = per_image(summed, metric)
     cells = dict(
@@ -228,7 +228,7 @@ def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
 
 def sees_some(result: xarray.Dataset) -> bool:
     """Whether it is a sweep to a precision in which trials were to see only some of the images."""
-    if "half_width" not in result.attrs:
+    if not SweepInfo.of(result).is_precise:
         return False
     images = sum_blocks(result)["images"].values
     every = (images == 0) | (images == int(result["clean_images"].sum()))
@@ -237,7 +237,7 @@ def sees_some(result: xarray.Dataset) -> bool:
 
 def _damaged_cells(result: xarray.Dataset) -> np.ndarray:
     """The cells for which a sweep to a precision runs trials, bool [perturbation, strength]."""
-    damaged = json.loads(result.attrs["damaged"])
+    damaged = SweepInfo.of(result).damaged
     names, strengths = result["perturbation"].values, result["strength"].values
     return np.asarray([np.isin(strengths, damaged[name]) for name in names])
 
@@ -270,6 +270,6 @@ def _counted(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.Da
 def is_whole(result: xarray.Dataset) -> xarray.DataArray:
     """Which trials have seen all images; with a precision, those that they were to see."""
     summed = sum_blocks(result)
-    if "half_width" in result.attrs:
+    if SweepInfo.of(result).is_precise:
         return summed["images"] > 0
     return summed["images"] == summed["clean_images"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxrobust.metrics import Metric
+from jaxrobust.results.info import SweepInfo
 from jaxrobust.sampling import FEWEST, Goal
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ BITS = ("top1_bits", "top5_bits")
 SEEN = "seen_bits"
 # Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
 CONTROL, CONTROLLED = "control_", ("top1", "top5")
-# The attribute with what is suspicious about the undamaged network, as a list in JSON.
-WARNINGS = "warnings"
 # Of a metric of the user's: how many images it was no finite number for.
 NONFINITE = "nonfinite_"
 DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
@@ -84,7 +82,7 @@ def metric_of(result: xarray.Dataset, name: str) -> Metric:
 def _meaning(name: str) -> str:
     if name.startswith(NONFINITE):
         return f"images for which {name.removeprefix(NONFINITE)} is not finite"
-    return _MEANING.get(name) or f"summed {name}"
+    return _MEANING.get(name) or Metric.from_attributes(name, {}).long_name
 
 
 def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xarray.Dataset:
@@ -94,7 +92,7 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
     that sweep or to settle how many blocks a seed sees, would give some images and seeds more
     weight than others.
     """
-    if precise := "half_width" in record["attributes"]:
+    if precise := SweepInfo.read(record["attributes"]).is_precise:
         arrays = _as_wanted(arrays, record)
     trials, clean = (
         {
@@ -134,7 +132,8 @@ def _as_wanted(
     Trials at the strength that changes nothing were not run, and have seen all that there is.
     """
     names, strengths = (record["coordinates"][each] for each in ("perturbation", "strength"))
-    random = ~np.isin(names, json.loads(record["attributes"]["exact"]))
+    info = SweepInfo.read(record["attributes"])
+    random = ~np.isin(names, info.exact)
     counted = arrays[TRIALS + "images"] == arrays[CLEAN + "images"]
     seeds, blocks = counted.shape[-2:]
 
@@ -149,21 +148,13 @@ def _as_wanted(
     few = wanted.any(-1).sum(-1) < np.minimum(goal.seeds, FEWEST)
     few[:, goal.unsettled] = True
     wanted = np.where(few[..., None, None], whole(goal.of_pilot), wanted)
-    wanted |= undamaged_cells(names, strengths, record["attributes"])[:, None, :, None, None]
+    wanted |= info.undamaged_cells(names, strengths)[:, None, :, None, None]
     masked = dict(arrays)
     for name, values in arrays.items():
         if name.startswith(TRIALS):
             own = wanted.reshape(wanted.shape + (1,) * (values.ndim - wanted.ndim))
             masked[name] = np.where(own, values, np.zeros((), values.dtype))
     return masked
-
-
-def undamaged_cells(
-    names: Iterable[str], strengths: Iterable[float], attributes: Mapping[str, Any]
-) -> np.ndarray:
-    """Where a strength changes nothing, bool [perturbation, strength]."""
-    identity = json.loads(attributes["identity"])
-    return np.asarray([[strength == identity[name] for strength in strengths] for name in names])
 
 
 def _join_blocks(bits: np.ndarray, block: int, images: int) -> np.ndarray:
@@ -175,11 +166,6 @@ def _join_blocks(bits: np.ndarray, block: int, images: int) -> np.ndarray:
         unpacked = unpacked.reshape(*unpacked.shape[:-2], -1)[..., :images]
         joined[some] = np.packbits(unpacked, axis=-1)
     return joined
-
-
-def warnings_in(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is suspicious about the undamaged network, a sentence each."""
-    return tuple(json.loads(attributes.get(WARNINGS, "[]")))
 
 
 def sum_blocks(result: xarray.Dataset) -> xarray.Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.results.info import SweepInfo
 from jaxrobust.results.labels import CONTROL, DIMENSIONS
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ def _check_result(result: Any) -> None:
     if lacking:
         raise SpecificationError(f"{what}: this dataset has no {' and no '.join(lacking)}")
     controls = [name for name in result.data_vars if str(name).startswith(CONTROL)]
-    if controls and "half_width" not in result.attrs:
+    if controls and not SweepInfo.of(result).is_precise:
         raise SpecificationError(
             "this result of a sweep to a precision has lost its attributes: keep_attrs=True, or "
             ".assign_attrs(result.attrs), keeps them"
         )
     if controls and "perturbation" in result.coords:
-        told, names = json.loads(result.attrs["identity"]), result["perturbation"].values.ravel()
+        told, names = SweepInfo.of(result).identity, result["perturbation"].values.ravel()
         if unknown := [str(name) for name in names if str(name) not in told]:
             raise SpecificationError(
                 f"the attributes of this result of a sweep to a precision do not tell of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from jaxrobust.execution.run import Plans
 from jaxrobust.metrics import Metric
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
-from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, WARNINGS, labelled, warnings_in
+from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, SweepInfo, labelled
 from jaxrobust.sampling import Goal
 
 if TYPE_CHECKING:
@@ -66,28 +65,29 @@ class Kept:
             "layer": [name for name, _ in spec.layers],
             "strength": [float(strength) for strength in spec.grid],
         }
-        depth = [name for name, layer in network.layers.items() if layer.kernel is not None]
-        self._attributes = {
-            "network": spec.network,
-            "data": spec.data,
-            "classes": network.classes,
-            # As text, because netCDF has no attributes that are lists of text or mappings.
-            "depth": json.dumps(depth),
-            "identity": json.dumps({each.name: each.identity for each in perturbations}),
-        }
+        info = SweepInfo(
+            network=spec.network,
+            data=spec.data,
+            classes=network.classes,
+            depth=tuple(n for n, layer in network.layers.items() if layer.kernel is not None),
+            identity={each.name: each.identity for each in perturbations},
+        )
         if spec.half_width is not None:
             swept = Swept.of(spec, perturbations)
             asked = np.zeros((len(spec.strengths), len(spec.layers), len(spec.grid)), bool)
             for each in swept:
                 asked[each.row][:, each.columns] = True
             self.goal = Goal.first(asked)
-            damaged = {e.perturbation.name: [float(spec.grid[c]) for c in e.columns] for e in swept}
-            exact = [each.name for each in perturbations if each.draw is None]
-            self._attributes |= {
-                "half_width": spec.half_width,
-                "exact": json.dumps(exact),
-                "damaged": json.dumps(damaged),
-            }
+            info = replace(
+                info,
+                half_width=spec.half_width,
+                exact=tuple(each.name for each in perturbations if each.draw is None),
+                damaged={
+                    each.perturbation.name: tuple(float(spec.grid[c]) for c in each.columns)
+                    for each in swept
+                },
+            )
+        self._info = info
 
     @property
     def result(self) -> xarray.Dataset:
@@ -108,18 +108,14 @@ class Kept:
     @property
     def record(self) -> dict[str, Any]:
         """What the sums are of, for `json`."""
+        info = replace(self._info, finished=self.finished, warnings=self.warnings)
         return {
             "specification": self.spec.to_json(),
             "plan": self.plans,
             "finished": self.finished,
             "coordinates": self._coordinates,
             "metrics": self._metrics,
-            "attributes": {
-                **self._attributes,
-                "specification": self.spec.hash,
-                "finished": int(self.finished),
-                **({WARNINGS: json.dumps(self.warnings)} if self.warnings else {}),
-            },
+            "attributes": {**info.to_attributes(), "specification": self.spec.hash},
         }
 
     def take(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
@@ -134,7 +130,7 @@ class Kept:
         self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
         if held == self.spec:
             self.plans, self.finished = record["plan"], record["finished"]
-            self.warnings = warnings_in(record["attributes"])
+            self.warnings = SweepInfo.read(record["attributes"]).warnings
             if self.goal is not None:
                 self.goal = Goal(**those(GOAL))
         else:
@@ -146,7 +142,7 @@ class Kept:
     def take_written(self, result: xarray.Dataset) -> None:
         """Takes the finished result of the same sweep, with its blocks, as it was written."""
         self.written, self.finished = result, True
-        self.warnings = warnings_in(result.attrs)
+        self.warnings = SweepInfo.of(result).warnings
 
     def _take_shown(self, held: Specification, shown: np.ndarray) -> None:
         """What was settled of layers of the same sweep stays, so that their cells do, too."""

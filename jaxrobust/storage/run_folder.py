@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrobust.ground.errors import SpecificationError, check_can_be_made, first_line
 from jaxrobust.ground.paths import check_name, is_remote, path_of
-from jaxrobust.results import DIMENSIONS, cell_rows, labelled, sum_blocks, whole_grid
+from jaxrobust.results import DIMENSIONS, SweepInfo, cell_rows, labelled, sum_blocks, whole_grid
 from jaxrobust.storage.durable.files import digest_of, write_whole
 from jaxrobust.storage.durable.foreign import read_json, read_netcdf
 from jaxrobust.storage.durable.store import FOLDER, Content, Store, has_checkpoints, is_unused
@@ -148,7 +148,7 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4]))
     content["results.csv"] = rows[rows["images"] > 0].to_csv(na_rep="nan").encode()
     cells = folder / "cells.csv"
-    if "half_width" in result.attrs:
+    if SweepInfo.of(result).is_precise:
         content["cells.csv"] = cell_rows(result).to_csv().encode()
     elif cells.exists():  # of the sweep to a precision that this one extends
         cells.unlink()

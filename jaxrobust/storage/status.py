@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrobust.ground.paths import path_of
 from jaxrobust.ground.text import aligned
-from jaxrobust.results import cell_rows, labelled, sum_blocks
+from jaxrobust.results import SweepInfo, cell_rows, labelled, sum_blocks
 from jaxrobust.storage.durable.lock import is_locked
 from jaxrobust.storage.durable.store import has_checkpoints
 from jaxrobust.storage.run_folder import is_written, read_finished, read_newest, read_record
@@ -46,9 +46,9 @@ def status(folder: str | Path) -> str:
     else:
         state = "running" if running else "not running: the same command goes on with it"
     rows = [("state", state)]
-    if "half_width" in result.attrs:
+    half_width = SweepInfo.of(result).half_width
+    if half_width is not None:
         met = cell_rows(result)["met"]
-        half_width = result.attrs["half_width"]
         rows.append(("cells", f"{met.sum():,} of {met.size:,} are known to ±{half_width:g}"))
         rows.append(("this round", f"{done:,} of {total:,} trial-images"))
     else:
@@ -57,7 +57,7 @@ def status(folder: str | Path) -> str:
         rate = progress["counted"] / progress["seconds"]
         rows.append(("rate", f"{rate:,.0f} images/s"))
         if rate and not finished:
-            what = "time left" + " in it" * ("half_width" in result.attrs)
+            what = "time left" + " in it" * (half_width is not None)
             rows.append((what, str(timedelta(seconds=round((total - done) / rate)))))
     rows.append(("saved", record["saved"]))
     return f"{aligned(rows)}\n\n{text_table(result)}"

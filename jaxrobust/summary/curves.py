@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError
-from jaxrobust.results import accuracy, is_whole, metric_of, per_image, sum_blocks, whole_grid
+from jaxrobust.results import (
+    SweepInfo,
+    accuracy,
+    is_whole,
+    metric_of,
+    per_image,
+    sum_blocks,
+    whole_grid,
+)
 from jaxrobust.statistics import FEWEST_SEEDS
 
 if TYPE_CHECKING:
@@ -115,7 +122,7 @@ def curves(result: xarray.Dataset, metric: str) -> list[Curve]:
 
 def _identity(result: xarray.Dataset, perturbation: str) -> float:
     """The strength that changes nothing; a concatenation has only the first result's attributes."""
-    identities = json.loads(result.attrs.get("identity", "{}"))
+    identities = SweepInfo.of(result).identity
     if perturbation in identities or not identities:
         return float(identities.get(perturbation, 0))
     from jaxrobust.perturbations import REGISTRY
@@ -143,8 +150,8 @@ def in_depth_order(result: xarray.Dataset) -> xarray.Dataset:
 
 def depth(result: xarray.Dataset) -> list[str]:
     """The network's layers from the first to the last; those of the run where it doesn't say."""
-    names = [str(name) for name in result.layer.values.ravel()]
-    return json.loads(result.attrs["depth"]) if "depth" in result.attrs else names
+    told = SweepInfo.of(result).depth
+    return [str(name) for name in result.layer.values.ravel()] if told is None else list(told)
 
 
 def undamaged(result: xarray.Dataset, metric: str) -> float:
@@ -158,12 +165,12 @@ def undamaged(result: xarray.Dataset, metric: str) -> float:
 
 def chance(result: xarray.Dataset, metric: str) -> float | None:
     """What guessing gets; None where that cannot be said, or the classes aren't known."""
-    classes, guessing = result.attrs.get("classes"), metric_of(result, metric).chance
-    return None if classes is None or guessing is None else guessing(int(classes))
+    classes, guessing = SweepInfo.of(result).classes, metric_of(result, metric).chance
+    return None if classes is None or guessing is None else guessing(classes)
 
 
 def main_metric(result: xarray.Dataset) -> str:
     """Top-5 accuracy, as in the study, but top-1 where a sweep to a precision has aimed at that,
     and where there are so few classes that top-5 says nothing.
     """
-    return "top1" if chance(result, "top5") == 1 or "half_width" in result.attrs else "top5"
+    return "top1" if chance(result, "top5") == 1 or SweepInfo.of(result).is_precise else "top5"

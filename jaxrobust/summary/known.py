@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import cell_rows
+from jaxrobust.results import SweepInfo, cell_rows
 from jaxrobust.sampling import seeds_needed, unseen_events
 
 if TYPE_CHECKING:
@@ -26,9 +25,11 @@ def known(result: xarray.Dataset) -> list[str]:
     Returns:
         None for a sweep of a fixed number of seeds.
     """
-    if "half_width" not in result.attrs:
+    info = SweepInfo.of(result)
+    target = info.half_width
+    if target is None:
         return []
-    cells, target = cell_rows(result), result.attrs["half_width"]
+    cells = cell_rows(result)
     lacking = cells.loc[~cells["met"]]
     precision = f"known to ±{target:g} (top-1 accuracy)"
     if lacking.empty:
@@ -37,7 +38,7 @@ def known(result: xarray.Dataset) -> list[str]:
         verb = "is" if len(lacking) == 1 else "are"
         few = f"{len(lacking):,} of {len(cells):,} cells {verb} not {precision}"
         sentences = [few + _forecast(lacking, target)]
-    random = ~cells.index.isin(json.loads(result.attrs["exact"]), level="perturbation")
+    random = ~cells.index.isin(info.exact, level="perturbation")
     seeds = cells["seeds"].to_numpy()[random]
     if seeds.any():
         sentences.append(unseen_events(int(seeds[seeds > 0].min())))

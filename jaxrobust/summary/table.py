@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.ground.text import aligned
-from jaxrobust.results import accuracy, warnings_in, whole_grid
+from jaxrobust.results import SweepInfo, accuracy, whole_grid
 from jaxrobust.statistics import rank_correlation
 from jaxrobust.summary.curves import Curve, curves, in_depth_order
 from jaxrobust.summary.known import known
@@ -37,7 +37,7 @@ def text_table(result: xarray.Dataset) -> str:
     shown = [each for each in curves(result, "top1") if np.isfinite(each.values).any()]
     columns = [_column(cells, each) for each in shown]
     layers = ["layer", *map(str, cells.layer.values)]
-    lines = [f"WARNING: {warning}" for warning in warnings_in(result.attrs)]
+    lines = [f"WARNING: {warning}" for warning in SweepInfo.of(result).warnings]
     lines.append(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
     while columns:
         count = max(_fitting(layers, columns), 1)

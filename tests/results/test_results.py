@@ -79,7 +79,7 @@ def test_blocks_are_summed_once(result: xarray.Dataset) -> None:
     assert dict(summed.sizes) == {"perturbation": 2, "layer": 2, "strength": 3, "seed": 3}
     np.testing.assert_array_equal(summed.top1, result.top1.values.sum(-1))
     assert int(summed.clean_top1) == 20 and summed.attrs == result.attrs
-    assert summed.top1.attrs["long_name"] == "images whose label has the greatest logit"
+    assert summed.top1.attrs["long_name"] == "top-1 accuracy: images that count for it"
     xarray.testing.assert_identical(sum_blocks(summed), summed)
 
 
