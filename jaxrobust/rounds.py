@@ -18,12 +18,12 @@ from jaxrobust.results import accuracy
 from jaxrobust.runtime.hosts import Processes
 from jaxrobust.runtime.partition import Alone, Follower
 from jaxrobust.sampling import FEWEST, blocks_per_seed, next_seeds, pilot, variance_parts
-from jaxrobust.storage.kept import Kept
+from jaxrobust.storage.progress import SweepProgress
 
 
 def run_to_precision(
     runner: Runner,
-    kept: Kept,
+    progress: SweepProgress,
     half_width: float,
     deadline: Deadline,
     follower: Follower,
@@ -33,7 +33,7 @@ def run_to_precision(
 
     Args:
         runner: of what to run, on what.
-        kept: what was counted before, which is not counted again; has a goal.
+        progress: what was counted before, which is not counted again.
         half_width: of the 95 % interval of each cell's mean accuracy.
         deadline: no step is begun after it.
         follower: told how far it has come.
@@ -44,32 +44,34 @@ def run_to_precision(
             counted stays.
     """
     stopping = _Stopping(follower, deadline)
-    while not kept.finished:
-        if not _run_round(runner, kept, stopping, processes):
+    while not progress.finished:
+        if not _run_round(runner, progress, stopping, processes):
             return
-        goal = kept.the_goal
-        if goal.unsettled:
-            goal.shown[:] = processes.decide(lambda: _settled(runner, kept, half_width))
+        allocation = progress.the_allocation
+        if allocation.unsettled:
+            allocation.shown[:] = processes.decide(lambda: _settled(runner, progress, half_width))
             continue
-        seeds = np.asarray(processes.decide(lambda: _next_seeds(kept)), np.int32)
-        kept.finished = bool((seeds == goal.seeds).all())
-        if kept.finished or processes.decide(lambda: deadline.is_over):
+        seeds = np.asarray(processes.decide(lambda: _next_seeds(progress)), np.int32)
+        progress.finished = bool((seeds == allocation.seeds).all())
+        if progress.finished or processes.decide(lambda: deadline.is_over):
             return
         try:
-            _make_room(kept, int(seeds.max()), runner.job.machine.memory, processes)
+            _make_room(progress, int(seeds.max()), runner.job.machine.memory, processes)
         except SpecificationError as error:
             why = f"not all cells are known to ±{half_width:g}: {error}"
             warnings.warn(why, stacklevel=3)
             return
-        goal.seeds = seeds
+        allocation.seeds = seeds
 
 
-def _run_round(runner: Runner, kept: Kept, follower: Follower, processes: Processes) -> bool:
-    """Runs what the goal wants; whether that was done in time."""
-    kept.state.settle()
+def _run_round(
+    runner: Runner, progress: SweepProgress, follower: Follower, processes: Processes
+) -> bool:
+    """Runs what the allocation wants; whether that was done in time."""
+    progress.state.settle()
     late = False
     try:
-        runner.run(kept.state, kept.spec.seeds, kept.plans, follower, kept.wanted)
+        runner.run(progress.state, progress.spec.seeds, progress.plans, follower, progress.wanted)
     except _TimeIsUp:
         late = True
         for _ in follower.ends():
@@ -78,35 +80,35 @@ def _run_round(runner: Runner, kept: Kept, follower: Follower, processes: Proces
     return not processes.gather(late).any()
 
 
-def _next_seeds(kept: Kept) -> list[Any]:
+def _next_seeds(progress: SweepProgress) -> list[Any]:
     """How many seeds each cell is to have next: as many as now where that is enough."""
-    seeds = kept.the_goal.seeds
-    enough = accuracy(kept.result)["met"].values | (seeds == 0)
+    seeds = progress.the_allocation.seeds
+    enough = accuracy(progress.result)["met"].values | (seeds == 0)
     return np.where(enough, seeds, next_seeds(seeds)).tolist()
 
 
-def _make_room(kept: Kept, seeds: int, memory: int, processes: Processes) -> None:
+def _make_room(progress: SweepProgress, seeds: int, memory: int, processes: Processes) -> None:
     # Either all of them have room, or none grows.
-    processes.each(lambda: kept.check_room(seeds, memory))
-    kept.grow(seeds)
+    processes.each(lambda: progress.check_room(seeds, memory))
+    progress.grow(seeds)
 
 
-def _settled(runner: Runner, kept: Kept, half_width: float) -> list[int]:
+def _settled(runner: Runner, progress: SweepProgress, half_width: float) -> list[int]:
     """How many blocks each seed is to see on each layer."""
-    shown = kept.the_goal.shown.copy()
-    for layer in kept.the_goal.unsettled:
-        shown[layer] = _blocks_per_seed(runner, kept, layer, half_width)
+    shown = progress.the_allocation.shown.copy()
+    for layer in progress.the_allocation.unsettled:
+        shown[layer] = _blocks_per_seed(runner, progress, layer, half_width)
     return shown.tolist()
 
 
-def _blocks_per_seed(runner: Runner, kept: Kept, layer: int, half_width: float) -> int:
+def _blocks_per_seed(runner: Runner, progress: SweepProgress, layer: int, half_width: float) -> int:
     """From the spread of the pilot's sums and from what its parts took."""
-    spec, state = kept.spec, kept.state
-    run = (kept.the_goal.seeds[:, layer] > 0) & kept.random[:, None]
+    spec, state = progress.spec, progress.state
+    run = (progress.the_allocation.seeds[:, layer] > 0) & progress.random[:, None]
     if spec.blocks == 1 or not run.any():
         return spec.blocks
     if not runner.seconds_per_trial_image(layer):
-        _run_pilot_again(runner, kept, layer)
+        _run_pilot_again(runner, progress, layer)
     seeds, blocks = pilot(spec.blocks, spec.root)
     own = state.trials["top1"][:, layer][..., seeds, blocks].astype(float)
     own[~run] = np.nan
@@ -115,13 +117,13 @@ def _blocks_per_seed(runner: Runner, kept: Kept, layer: int, half_width: float) 
     return blocks_per_seed(parts, costs_of(runner, layer), images, half_width)
 
 
-def _run_pilot_again(runner: Runner, kept: Kept, layer: int) -> None:
+def _run_pilot_again(runner: Runner, progress: SweepProgress, layer: int) -> None:
     """Runs the pilot of a layer that was counted before, only to see what it takes here."""
-    small = replace(kept.spec, seeds=FEWEST)
-    wanted = kept.wanted[:, :, :, :FEWEST].copy()
-    wanted[~kept.random] = False
+    small = replace(progress.spec, seeds=FEWEST)
+    wanted = progress.wanted[:, :, :, :FEWEST].copy()
+    wanted[~progress.random] = False
     wanted[:, np.arange(len(small.layers)) != layer] = False
-    runner.run(State.empty(small), FEWEST, list(kept.plans), Alone(), wanted)
+    runner.run(State.empty(small), FEWEST, list(progress.plans), Alone(), wanted)
 
 
 class Deadline:

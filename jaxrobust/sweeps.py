@@ -15,9 +15,9 @@ from jaxrobust.counts.state import State
 from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
-from jaxrobust.design.request import ask, check_precision
+from jaxrobust.design.request import check_precision, resolve_request
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, check_block
-from jaxrobust.execution.baseline.answers import evaluate_clean
+from jaxrobust.execution.baseline.answers import run_baseline
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.plan import is_segmented
@@ -36,7 +36,7 @@ from jaxrobust.runtime.machine import Machine
 from jaxrobust.runtime.partition import Alone
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.storage.folder import saved
-from jaxrobust.storage.kept import Kept
+from jaxrobust.storage.progress import SweepProgress
 from jaxrobust.storage.run_folder import check_run_folder
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def sweep(
         seeds: independent random draws per cell, with indices 0 … seeds - 1; 5 by default.
         precision: run each cell, in place of a fixed number of seeds, until the 95 % interval of
             its mean top-1 accuracy has this half-width: 32 seeds, 48, 72 and so on, each on as few
-            images as do (see `jaxrobust.precision`).
+            images as do (see `jaxrobust.sampling`).
         max_seconds: with `precision`, nothing more is begun when so many seconds have passed. What
             was counted then is the result, and the same sweep in `run_dir` goes on from there.
         root: the root of all random keys.
@@ -138,7 +138,7 @@ def sweep(
         raise SpecificationError(f"save_every {save_every}: 0 or more seconds are needed")
     check_precision(precision, max_seconds, seeds)
     deadline = Deadline(max_seconds)
-    asked = ask(
+    request = resolve_request(
         network,
         images,
         perturbations=perturbations,
@@ -154,27 +154,31 @@ def sweep(
         options=options,
         report=report,
     )
-    machine = Machine.of(asked.options.devices, asked.options.memory)
-    State.check_size(asked.spec, machine.memory)
-    measured = (*always(), *asked.metrics.values())
-    kept = Kept(network, asked.spec, asked.perturbations, asked.source.labels, measured)
+    machine = Machine.of(request.options.devices, request.options.memory)
+    State.check_size(request.spec, machine.memory)
+    measured = (*always(), *request.metrics.values())
+    progress = SweepProgress(
+        network, request.spec, request.perturbations, request.source.labels, measured
+    )
     saving = nullcontext(Alone())
     if folder is not None:
         how = {"extend": extend, "save_every": save_every}
-        saving = saved(kept, folder, asked.source, asked.code, processes, **how)
+        saving = saved(progress, folder, request.source, request.code, processes, **how)
     with saving as follower:
         runner = None
-        if not kept.finished:
-            runner = Runner(Job.of(asked, Images.decode(network, asked.source, report), machine))
-            kept.warnings = runner.clean.warnings
-        for warning in kept.warnings:
+        if not progress.finished:
+            runner = Runner(
+                Job.of(request, Images.decode(network, request.source, report), machine)
+            )
+            progress.warnings = runner.clean.warnings
+        for warning in progress.warnings:
             warnings.warn(warning, stacklevel=2)
         if runner and precision is None:
-            runner.run(kept.state, asked.spec.seeds, kept.plans, follower)
-            kept.finished = True
+            runner.run(progress.state, request.spec.seeds, progress.plans, follower)
+            progress.finished = True
         elif runner and precision is not None:
-            run_to_precision(runner, kept, precision, deadline, follower, processes)
-    return kept.result if blocks else sum_blocks(kept.result)
+            run_to_precision(runner, progress, precision, deadline, follower, processes)
+    return progress.result if blocks else sum_blocks(progress.result)
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def evaluate(
     decoded = Images.decode(network, source, report)
     machine = Machine.of(1)
     segmented = is_segmented(network, block, len(source), machine=machine, options=Options())
-    clean = evaluate_clean(
+    clean = run_baseline(
         network,
         decoded,
         block,

@@ -1,4 +1,4 @@
-"""What makes a pure function and its parameters of a framework's module, one file for each."""
+"""From a framework's module to a pure function and its parameters, one file for each framework."""
 
 from jaxrobust.adapters.linen import from_linen
 from jaxrobust.adapters.modules import described, is_module, is_of_training

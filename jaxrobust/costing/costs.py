@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrobust.design.trials import Swept
+from jaxrobust.design.trials import TrialSet
 from jaxrobust.execution.chunks import is_linear
 from jaxrobust.execution.group import Group
 from jaxrobust.execution.run import Runner
@@ -34,7 +34,7 @@ def costs_of(runner: Runner, number: int) -> Costs:
     making = np.zeros(len(spec.strengths))
     trials, shared, own = 0, 0.0, 0.0
     for group in runner.groups_of(number):
-        for each in runner.swept:
+        for each in runner.trial_sets:
             perturbation = each.perturbation
             random = perturbation in group.perturbations and perturbation.draw is not None
             if not (random and each.columns):
@@ -51,7 +51,7 @@ def costs_of(runner: Runner, number: int) -> Costs:
     return Costs(making, prefix, (per_image - prefix) / max(trials, 1))
 
 
-def making_times(group: Group, each: Swept) -> tuple[float, float]:
+def making_times(group: Group, each: TrialSet) -> tuple[float, float]:
     """Seconds to draw the noise of a seed, and to damage the leaves of a trial.
 
     Args:

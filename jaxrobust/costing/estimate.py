@@ -16,10 +16,10 @@ from jaxrobust.costing.work import Target, Work, targets
 from jaxrobust.counts.state import State
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
-from jaxrobust.design.request import Asked, ask
+from jaxrobust.design.request import SweepRequest, resolve_request
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Specification
-from jaxrobust.design.trials import Swept
-from jaxrobust.execution.baseline.answers import evaluate_clean
+from jaxrobust.design.trials import TrialSet
+from jaxrobust.execution.baseline.answers import run_baseline
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
 from jaxrobust.ground.errors import SpecificationError
@@ -87,7 +87,7 @@ def plan(
         there = find_accelerator(accelerator, devices, efficiency)
     if not timing_seconds >= 0:
         raise SpecificationError(f"timing_seconds {timing_seconds}: 0 or more are needed")
-    asked = ask(
+    request = resolve_request(
         network,
         images,
         perturbations=perturbations,
@@ -102,14 +102,14 @@ def plan(
         options=options,
         report=report,
     )
-    spec = asked.spec
-    machine = Machine.of(asked.options.devices, asked.options.memory)
+    spec = request.spec
+    machine = Machine.of(request.options.devices, request.options.memory)
     State.check_size(spec, machine.memory)
-    sweep = (network, spec, asked.perturbations, asked.options, machine)
+    sweep = (network, spec, request.perturbations, request.options, machine)
     work = _planned(targets(*sweep), spec.images)
-    few, decoding = _decode(asked)
-    job = Job.of(asked, few, machine)
-    clean = evaluate_clean(
+    few, decoding = _decode(request)
+    job = Job.of(request, few, machine)
+    clean = run_baseline(
         network,
         few,
         spec.block,
@@ -162,16 +162,16 @@ def plan(
 
 
 def _planned(targets: Sequence[Target], images: int) -> list[Work]:
-    return [Work.of(target, target.swept, images) for target in targets]
+    return [Work.of(target, target.trial_sets, images) for target in targets]
 
 
-def _decode(asked: Asked) -> tuple[Images, float]:
+def _decode(request: SweepRequest) -> tuple[Images, float]:
     """A few images, and the seconds that one of them took, past the cache."""
-    count = min(_DECODED, len(asked.source))
-    crop = asked.network.preprocessing.crop
-    asked.source.decode(0, 1, crop)  # what the first needs besides is not counted
+    count = min(_DECODED, len(request.source))
+    crop = request.network.preprocessing.crop
+    request.source.decode(0, 1, crop)  # what the first needs besides is not counted
     begun = perf_counter()
-    pixels, labels = asked.source.decode(0, count, crop)
+    pixels, labels = request.source.decode(0, count, crop)
     return Images(pixels, labels), (perf_counter() - begun) / count
 
 
@@ -182,19 +182,21 @@ def _operations(work: Sequence[Work], timing: Timing, images: int) -> float:
 def _doubled(work: Sequence[Work], timing: Timing, images: int) -> dict[str, tuple[float, float]]:
     """The factors of operations and seconds, each specification planned anew."""
 
-    def seeds(each: Swept) -> Swept:
+    def seeds(each: TrialSet) -> TrialSet:
         return replace(each, seeds=2 * each.seeds) if each.perturbation.draw else each
 
-    def strengths(each: Swept) -> Swept:
+    def strengths(each: TrialSet) -> TrialSet:
         return replace(each, columns=[*each.columns, *each.columns])
 
-    def changed(change: Callable[[Swept], Swept], factor: int = 1) -> list[Work]:
+    def changed(change: Callable[[TrialSet], TrialSet], factor: int = 1) -> list[Work]:
         return [
-            Work.of(each.target, [change(swept) for swept in each.swept], factor * images)
+            Work.of(
+                each.target, [change(trial_sets) for trial_sets in each.trial_sets], factor * images
+            )
             for each in work
         ]
 
-    def same(each: Swept) -> Swept:
+    def same(each: TrialSet) -> TrialSet:
         return each
 
     twice = {
@@ -225,10 +227,10 @@ def _on(
     for each in work:
         fits = each.target.kept_bytes(each.images) <= accelerator.memory / 4
         passes = 1 if fits else each.passes
-        per_device = [_share(swept, devices) for swept in each.swept]
+        per_device = [_share(trial_sets, devices) for trial_sets in each.trial_sets]
         own = sum(
-            each.target.trial_operations([swept]) * share
-            for swept, share in zip(each.swept, per_device, strict=True)
+            each.target.trial_operations([trial_sets]) * share
+            for trial_sets, share in zip(each.trial_sets, per_device, strict=True)
         )
         total += each.images * (passes * each.target.prefix_operations + own)
     peak = accelerator.peaks[spec.precision]
@@ -236,10 +238,10 @@ def _on(
     return AcceleratorEstimate(accelerator.label, devices, peak, efficiency, seconds)
 
 
-def _share(swept: Swept, devices: int) -> float:
+def _share(trial_sets: TrialSet, devices: int) -> float:
     """The part of a perturbation's trials that the busiest device runs.
 
     Images are divided only where there are fewer trials than devices.
     """
-    trials = len(swept.trials)
+    trials = len(trial_sets.trials)
     return -(-trials // devices) / trials / max(devices // trials, 1)

@@ -13,8 +13,8 @@ import jax
 
 from jaxrobust.costing.costs import making_times
 from jaxrobust.costing.work import Target, Work
-from jaxrobust.design.trials import Swept
-from jaxrobust.execution.baseline.answers import Clean
+from jaxrobust.design.trials import TrialSet
+from jaxrobust.execution.baseline.answers import Baseline
 from jaxrobust.execution.baseline.forward import forward
 from jaxrobust.execution.chain import Chains
 from jaxrobust.execution.group import Group, Sums, Task
@@ -60,14 +60,14 @@ class Rates:
     """What one target takes here, in seconds.
 
     Attributes:
-        effort: per operation (per trial-image in a network without any) of the trials.
+        per_operation: (per trial-image in a network without any) of the trials.
         damage: per trial and byte of its leaves.
         draws: perturbation -> per seed and byte of noise.
         compiling: until its programs have run for the first time.
         spread: of the passes that were timed.
     """
 
-    effort: float
+    per_operation: float
     damage: float
     draws: Mapping[str, float]
     compiling: float
@@ -111,10 +111,11 @@ class Timing:
     def of_one(self, work: Work, rates: Rates) -> float:
         """Seconds that the trials of one target take."""
         target = work.target
-        per_image = work.passes * self.shared(target) + rates.effort * effort(work)
+        own = rates.per_operation * operations_of_trials(work)
+        per_image = work.passes * self.shared(target) + own
         draws = sum(
             work.drawn(each) * noise_bytes(each.perturbation, target.layers) * per_byte
-            for each in work.swept
+            for each in work.trial_sets
             if (per_byte := rates.draws.get(each.perturbation.name))
         )
         return work.images * per_image + draws + rates.damage * work.trials * target.leaf_bytes
@@ -126,12 +127,12 @@ class Timing:
         return self.undamaged * target.prefix_operations / self.whole
 
 
-def effort(work: Work) -> float:
+def operations_of_trials(work: Work) -> float:
     """What the time of the steps is proportional to, per image, within one target."""
-    return work.target.trial_operations(work.swept) or work.trials
+    return work.target.trial_operations(work.trial_sets) or work.trials
 
 
-def measure(job: Job, clean: Clean, work: Sequence[Work], seconds: float) -> Timing:
+def measure(job: Job, clean: Baseline, work: Sequence[Work], seconds: float) -> Timing:
     """Runs a few steps of each target with the engine itself.
 
     Args:
@@ -191,7 +192,7 @@ def _most_first(work: Sequence[Work]) -> list[int]:
     return sorted(range(len(work)), key=cost, reverse=True)
 
 
-def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
+def _rates(job: Job, clean: Baseline, work: Work, timing: Timing) -> Rates:
     sample = _sample(work)
     target, plan = sample.target, sample.plan
     # A pass takes all sampled trials through one step's images, in programs of the same shapes.
@@ -208,13 +209,13 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
         target.number,
         target.layers,
         target.touched,
-        [(each.perturbation, len(each.trials)) for each in sample.swept],
+        [(each.perturbation, len(each.trials)) for each in sample.trial_sets],
         spec.images,
         spec.seeds,
         rounds.segmented,
         rounds,
     )
-    task = Task(list(sample.swept), ((0, spec.images),))
+    task = Task(list(sample.trial_sets), ((0, spec.images),))
     begun = perf_counter()
     with closing(cast("Generator[Sums, None, None]", group.steps([task]))) as steps:
         ends = _passes(steps, sample.trials)
@@ -229,7 +230,7 @@ def _rates(job: Job, clean: Clean, work: Work, timing: Timing) -> Rates:
     own = max(one_pass - timing.shared(target) * in_a_pass, one_pass / 10)
     draws, damaging = _making(group, sample)
     return Rates(
-        effort=own / in_a_pass / effort(sample),
+        per_operation=own / in_a_pass / operations_of_trials(sample),
         damage=damaging,
         draws=draws,
         compiling=max(first - begun - one_pass, 0.0),
@@ -241,7 +242,7 @@ def _making(group: Group, sample: Work) -> tuple[dict[str, float], float]:
     """Seconds per byte to draw noise, by perturbation, and to damage leaves, of all trials."""
     target = sample.target
     draws, damaging = {}, 0.0
-    for each in sample.swept:
+    for each in sample.trial_sets:
         drawing, one_trial = making_times(group, each)
         if size := noise_bytes(each.perturbation, target.layers):
             draws[each.perturbation.name] = drawing / size
@@ -252,15 +253,15 @@ def _making(group: Group, sample: Work) -> tuple[dict[str, float], float]:
 def _sample(work: Work) -> Work:
     """A few full steps of each perturbation; the plan is the same."""
     width = work.plan.trials_per_step
-    one = effort(replace(work, swept=_first(work, width)))
+    one = operations_of_trials(replace(work, trial_sets=_first(work, width)))
     shared = work.target.prefix_operations
     fit = max(work.target.machine.memory // 8 // (work.target.leaf_bytes * width), 1)
-    steps = min(max(int(2 * shared / one), 1), max(fit // len(work.swept), 1), _MOST_STEPS)
-    return replace(work, swept=_first(work, width * steps))
+    steps = min(max(int(2 * shared / one), 1), max(fit // len(work.trial_sets), 1), _MOST_STEPS)
+    return replace(work, trial_sets=_first(work, width * steps))
 
 
-def _first(work: Work, trials: int) -> tuple[Swept, ...]:
-    return tuple(replace(each, chosen=each.trials[:trials]) for each in work.swept)
+def _first(work: Work, trials: int) -> tuple[TrialSet, ...]:
+    return tuple(replace(each, chosen=each.trials[:trials]) for each in work.trial_sets)
 
 
 def _passes(steps: Iterator[Sums], trials: int) -> Iterator[float]:
@@ -284,23 +285,23 @@ def _mean(work: Sequence[Work], rates: Sequence[Rates]) -> Rates:
         having = [(w, r) for w, r in zip(work, rates, strict=True) if name in r.draws]
         sizes = [float(w.target.leaf_bytes) for w, _ in having]
         draws[name] = mean([r.draws[name] for _, r in having], sizes)
-    efforts = [each.images * effort(each) for each in work]
-    effort_of_all = mean([each.effort for each in rates], efforts)
+    operations = [each.images * operations_of_trials(each) for each in work]
+    per_operation = mean([each.per_operation for each in rates], operations)
     return Rates(
-        effort=effort_of_all,
+        per_operation=per_operation,
         damage=mean(
             [each.damage for each in rates],
             [float(each.trials * each.target.leaf_bytes) for each in work],
         ),
         draws=draws,
         compiling=statistics.fmean(each.compiling for each in rates),
-        spread=_spread_of_others(rates, effort_of_all),
+        spread=_spread_of_others(rates, per_operation),
     )
 
 
 def _spread_of_others(rates: Sequence[Rates], usual: float) -> Spread:
     """Of a target that was not timed: it may be as fast or as slow as any that was."""
-    efforts = [each.effort / usual for each in rates]
-    lows = [each * rate.spread.low for each, rate in zip(efforts, rates, strict=True)]
-    highs = [each * rate.spread.high for each, rate in zip(efforts, rates, strict=True)]
+    operations = [each.per_operation / usual for each in rates]
+    lows = [each * rate.spread.low for each, rate in zip(operations, rates, strict=True)]
+    highs = [each * rate.spread.high for each, rate in zip(operations, rates, strict=True)]
     return Spread(min(lows), max(highs))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from jaxrobust.design.options import Options
 from jaxrobust.design.specification import Specification
-from jaxrobust.design.trials import Swept
+from jaxrobust.design.trials import TrialSet
 from jaxrobust.execution.chunks import is_linear
 from jaxrobust.execution.group import SIDE_BY_SIDE
-from jaxrobust.execution.plan import Plan, is_segmented, make_plan, noise_bytes
+from jaxrobust.execution.plan import BatchPlan, is_segmented, noise_bytes, plan_batches
 from jaxrobust.execution.routes import route_of
 from jaxrobust.execution.run import by_leaves
 from jaxrobust.layers import Layer
@@ -28,7 +28,7 @@ class Target:
         name, number: of the group of layers.
         layers: those that are damaged together.
         touched: paths of the damaged leaves.
-        swept: the perturbations that touch them.
+        trial_sets: of the perturbations that touch them.
         parts: the network split there for a batch of `batch` images, as it is run.
         whole: the undamaged network for as many images, as it is run.
         written: as `parts`, without faster ways to compute convolutions: to count operations.
@@ -42,7 +42,7 @@ class Target:
     number: int
     layers: tuple[Layer, ...]
     touched: tuple[str, ...]
-    swept: tuple[Swept, ...]
+    trial_sets: tuple[TrialSet, ...]
     parts: Route
     whole: Route
     written: Route
@@ -62,7 +62,7 @@ class Target:
     @property
     def shares(self) -> bool:
         """Whether the undamaged layer's product is computed for trials to share."""
-        return any(self.is_linear(each.perturbation) for each in self.swept)
+        return any(self.is_linear(each.perturbation) for each in self.trial_sets)
 
     @property
     def prefix_operations(self) -> float:
@@ -80,14 +80,14 @@ class Target:
         """Bytes of what the undamaged network hands on to the trials."""
         return (self.parts.residual_bytes + self.parts.product_bytes) * images // self.batch
 
-    def trial_operations(self, swept: Sequence[Swept]) -> float:
+    def trial_operations(self, trial_sets: Sequence[TrialSet]) -> float:
         """Per image, of all trials together: without what they share.
 
         Trials that damage a kernel linearly share its products with one direction for each seed.
         """
         suffix, product = self.written.suffix_operations, self.written.product_operations
         total = 0
-        for each in swept:
+        for each in trial_sets:
             trials = each.trials
             total += suffix * len(trials)
             if self.is_linear(each.perturbation):
@@ -104,52 +104,52 @@ class Work:
 
     Attributes:
         target: what is damaged.
-        swept: the trials.
+        trial_sets: the trials.
         images: that each trial looks at.
         plan: how they are run here.
     """
 
     target: Target
-    swept: tuple[Swept, ...]
+    trial_sets: tuple[TrialSet, ...]
     images: int
-    plan: Plan
+    plan: BatchPlan
 
     @staticmethod
-    def of(target: Target, swept: Sequence[Swept], images: int) -> Work:
+    def of(target: Target, trial_sets: Sequence[TrialSet], images: int) -> Work:
         """Plans some trials of a target."""
-        plan = make_plan(
+        plan = plan_batches(
             target.parts,
             target.whole,
             target.layers,
-            [(each.perturbation, len(each.trials)) for each in swept],
+            [(each.perturbation, len(each.trials)) for each in trial_sets],
             images=images,
             run=images,
             batch=target.batch,
-            seeds=max(each.seeds for each in swept),
+            seeds=max(each.seeds for each in trial_sets),
             segmented=target.segmented,
             machine=target.machine,
             options=target.options,
         )
-        return Work(target, tuple(swept), images, plan)
+        return Work(target, tuple(trial_sets), images, plan)
 
     @property
     def trials(self) -> int:
         """How many trials are run."""
-        return sum(len(each.trials) for each in self.swept)
+        return sum(len(each.trials) for each in self.trial_sets)
 
     @property
     def passes(self) -> int:
         """How often what the trials share is computed for each image."""
         if self.plan.keep_residuals:
             return 1
-        return -(-sum(map(self._chunks, self.swept)) // self.plan.steps_per_round)
+        return -(-sum(map(self._chunks, self.trial_sets)) // self.plan.steps_per_round)
 
     def operations(self, passes: int | None = None) -> float:
         """In convolutions and matrix products, 2 for a multiply-add, padding not counted."""
         shared = (self.passes if passes is None else passes) * self.target.prefix_operations
-        return self.images * (shared + self.target.trial_operations(self.swept))
+        return self.images * (shared + self.target.trial_operations(self.trial_sets))
 
-    def drawn(self, each: Swept) -> int:
+    def drawn(self, each: TrialSet) -> int:
         """Seeds whose noise is drawn, with those that fill the last draw up."""
         if each.perturbation.draw is None:
             return 0
@@ -165,7 +165,7 @@ class Work:
         beside = min(SIDE_BY_SIDE, plan.steps_under_way + 1)
         leaves = width * (plan.steps_per_round + plan.steps_under_way) * self.target.leaf_bytes
         products = plan.steps_under_way * width * parts.product_bytes * size // batch
-        noise = max(noise_bytes(each.perturbation, self.target.layers) for each in self.swept)
+        noise = max(noise_bytes(each.perturbation, self.target.layers) for each in self.trial_sets)
         return {
             "undamaged values": self.target.kept_bytes(held),
             "prefix": parts.prefix_peak_bytes * size // batch,
@@ -174,7 +174,7 @@ class Work:
             "draws": plan.seeds_per_draw * noise,
         }
 
-    def _chunks(self, each: Swept) -> int:
+    def _chunks(self, each: TrialSet) -> int:
         width, columns = self.plan.trials_per_step, max(len(each.columns), 1)
         count = min(self.plan.seeds_per_draw, each.seeds)
         if self.target.is_linear(each.perturbation):
@@ -194,8 +194,8 @@ def targets(
     segmented: bool | None = None,
 ) -> list[Target]:
     """Everything that a sweep damages, in its order; run in segments where that pays."""
-    swept = [each for each in Swept.of(spec, perturbations) if each.trials]
-    trials = len(spec.layers) * sum(len(each.trials) for each in swept)
+    trial_sets = [each for each in TrialSet.of(spec, perturbations) if each.trials]
+    trials = len(spec.layers) * sum(len(each.trials) for each in trial_sets)
     if segmented is None:
         segmented = is_segmented(
             network, spec.block, trials * spec.images, machine=machine, options=options
@@ -203,7 +203,7 @@ def targets(
     found = []
     for number, (name, members) in enumerate(spec.layers):
         layers = tuple(network.layers[member] for member in members)
-        for touched, alike in by_leaves(layers, swept).items():
+        for touched, alike in by_leaves(layers, trial_sets).items():
             how = {
                 "platform": machine.platform,
                 "segmented": segmented,
@@ -217,7 +217,7 @@ def targets(
                     number=number,
                     layers=layers,
                     touched=touched,
-                    swept=tuple(alike),
+                    trial_sets=tuple(alike),
                     parts=route_of(network, touched, spec.block, **how),
                     whole=route_of(network, (), spec.block, **how),
                     written=route_of(network, touched, spec.block, reformulate=False, **how),

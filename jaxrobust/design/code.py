@@ -21,12 +21,12 @@ Groups = Iterable[tuple[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
-class SweptCode:
+class SweepCode:
     """The functions of a sweep.
 
     Attributes:
         network: what is damaged.
-        perturbations: those that are swept.
+        perturbations: those that the sweep runs.
         metrics: those that were asked for, by name.
     """
 
@@ -39,7 +39,7 @@ class SweptCode:
 
         Args:
             layers: groups of layers by name.
-            strengths: of each perturbation that is swept; others are left out.
+            strengths: of each perturbation that the sweep runs; others are left out.
         """
         members = dict.fromkeys(name for _, members in layers for name in members)
         damaged = [self.network.layers[name] for name in members]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report
 from jaxrobust.data.source import ImageSource
-from jaxrobust.design.code import SweptCode
+from jaxrobust.design.code import SweepCode
 from jaxrobust.design.options import Options
 from jaxrobust.design.specification import (
     Grid,
@@ -35,7 +35,7 @@ _SEEDS = 5
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepRequest:
     """A sweep that can be run as asked.
 
     Attributes:
@@ -53,12 +53,12 @@ class Asked:
     report: Report
 
     @property
-    def code(self) -> SweptCode:
+    def code(self) -> SweepCode:
         """The functions that the sweep runs."""
-        return SweptCode(self.network, self.perturbations, self.metrics)
+        return SweepCode(self.network, self.perturbations, self.metrics)
 
 
-def ask(
+def resolve_request(
     network: Network,
     images: Any,
     *,
@@ -74,7 +74,7 @@ def ask(
     half_width: float | None = None,
     options: Options | None,
     report: Report,
-) -> Asked:
+) -> SweepRequest:
     """Checks the arguments of `jaxrobust.sweep`, where they are explained.
 
     Raises:
@@ -107,7 +107,7 @@ def ask(
         report=report,
     )
     _warn(network, spec, chosen)
-    return Asked(network, source, spec, chosen, chosen_metrics, options, report)
+    return SweepRequest(network, source, spec, chosen, chosen_metrics, options, report)
 
 
 def check_precision(precision: float | None, max_seconds: float | None, seeds: int | None) -> None:

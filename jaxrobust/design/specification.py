@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.data.progress import Report, silent
-from jaxrobust.design.code import SweptCode, metric_arguments
+from jaxrobust.design.code import SweepCode, metric_arguments
 from jaxrobust.ground.errors import SpecificationError, first_line, unknown
 from jaxrobust.ground.names import check_name, check_variable_names
 from jaxrobust.layers import Selector, select
@@ -308,7 +308,7 @@ def specify(
     for perturbation in perturbations:
         for name in dict.fromkeys(name for members in groups.values() for name in members):
             check_fits(perturbation, network.layers[name], strengths[perturbation.name])
-    code = SweptCode(network, perturbations, metrics)
+    code = SweepCode(network, perturbations, metrics)
     return Specification(
         network=network.name,
         preprocessing=json.dumps(network.preprocessing.to_json(), sort_keys=True),

@@ -20,7 +20,7 @@ Trial = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Swept:
+class TrialSet:
     """A perturbation in the sweep.
 
     Attributes:
@@ -42,8 +42,8 @@ class Swept:
     done: frozenset[Trial] = frozenset()
 
     @staticmethod
-    def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[Swept]:
-        swept = []
+    def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[TrialSet]:
+        trial_sets = []
         for row, (perturbation, (_, strengths)) in enumerate(
             zip(perturbations, spec.strengths, strict=True)
         ):
@@ -52,8 +52,8 @@ class Swept:
             identity = next((c for c in columns if spec.grid[c] == nothing), None)
             columns = [column for column in columns if column != identity]
             seeds = spec.seeds if perturbation.draw else 1
-            swept.append(Swept(row, perturbation, columns, identity, seeds))
-        return swept
+            trial_sets.append(TrialSet(row, perturbation, columns, identity, seeds))
+        return trial_sets
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -72,7 +72,7 @@ class Swept:
         """Whether none of these trials has to be run."""
         return all(trial in self.done for trial in trials)
 
-    def part(self, wanted: np.ndarray, done: np.ndarray) -> Swept:
+    def part(self, wanted: np.ndarray, done: np.ndarray) -> TrialSet:
         """Some of the trials.
 
         Args:

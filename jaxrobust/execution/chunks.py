@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.design.specification import Specification
-from jaxrobust.design.trials import Swept, Trial, batches
+from jaxrobust.design.trials import Trial, TrialSet, batches
 from jaxrobust.execution.ordinary import overlaps
-from jaxrobust.execution.plan import Plan
+from jaxrobust.execution.plan import BatchPlan
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations import LinearDamage, Perturbation, damage, draw, linear_damage
 from jaxrobust.perturbations.linear import Overlaps
@@ -71,10 +71,10 @@ def is_linear(perturbation: Perturbation, layers: Sequence[Layer], kernel: Leaf)
 
 def chunks(
     spec: Specification,
-    plan: Plan,
+    plan: BatchPlan,
     layers: Sequence[Layer],
     kernel: Leaf | None,
-    swept: Sequence[Swept],
+    trial_sets: Sequence[TrialSet],
     mesh: Mesh,
 ) -> Iterator[Chunk]:
     """Draws the noise of some seeds at a time and damages leaves.
@@ -84,10 +84,10 @@ def chunks(
         layers: those that are damaged together.
         kernel: the kernel whose product trials may share; None if every trial damages and
             multiplies its own.
-        swept: perturbations that touch the same leaves of the layers.
+        trial_sets: perturbations that touch the same leaves of the layers.
         mesh: the devices among which the trials of each perturbation are divided.
     """
-    for each in swept:
+    for each in trial_sets:
         shares = each.shares(mesh.shape["trial"])
         seeds = [sorted({seed for _, seed in share}) for share in shares]
         most = max(map(len, seeds))
@@ -121,8 +121,8 @@ class _Cut:
     """
 
     spec: Specification
-    plan: Plan
-    each: Swept
+    plan: BatchPlan
+    each: TrialSet
     mesh: Mesh
     noise: list[Any]
     count: int

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrobust.design.trials import Swept, Trial, batches
-from jaxrobust.execution.baseline.answers import Clean
+from jaxrobust.design.trials import Trial, TrialSet, batches
+from jaxrobust.execution.baseline.answers import Baseline
 from jaxrobust.execution.chain import Chains, Images
 from jaxrobust.execution.chunks import Chunk, Step, chunks, is_linear
 from jaxrobust.execution.damaged import Damaged
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.ordinary import Limits
-from jaxrobust.execution.plan import Plan, make_plan
+from jaxrobust.execution.plan import BatchPlan, plan_batches
 from jaxrobust.execution.programs import STRANGE, Scoring, Shared, infinite_program
 from jaxrobust.layers import Layer, leaf_paths
 from jaxrobust.perturbations import Perturbation
@@ -62,11 +62,11 @@ class Task:
     """Trials on a group of layers that look at the same images.
 
     Attributes:
-        swept: the perturbations, without other trials.
+        trial_sets: the perturbations, without other trials.
         runs: the first image of each run of consecutive ones, and the one behind its last.
     """
 
-    swept: list[Swept]
+    trial_sets: list[TrialSet]
     runs: tuple[tuple[int, int], ...]
 
 
@@ -116,7 +116,7 @@ class Group:
     def __init__(
         self,
         job: Job,
-        clean: Clean,
+        clean: Baseline,
         chains: Chains,
         number: int,
         layers: Sequence[Layer],
@@ -125,7 +125,7 @@ class Group:
         images: int,
         seeds: int,
         segmented: bool,
-        plan: Plan | None = None,
+        plan: BatchPlan | None = None,
     ) -> None:
         self.job, self.clean, self.number, self.layers = job, clean, number, layers
         self.perturbations = [
@@ -136,7 +136,7 @@ class Group:
         params = job.network.params
         leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
         how = {"segmented": plan.segmented if plan else segmented, "reformulate": clean.ordinary}
-        self.plan = plan or make_plan(
+        self.plan = plan or plan_batches(
             chains.route(touched, spec.block, **how),
             chains.route((), spec.block, **how),
             layers,
@@ -203,7 +203,7 @@ class Group:
         spec, plan = self.job.spec, self.plan
         held: dict[Images, _Data] = {}
         for task in tasks:
-            made = chunks(spec, plan, self.layers, self.kernel, task.swept, self.mesh)
+            made = chunks(spec, plan, self.layers, self.kernel, task.trial_sets, self.mesh)
             for round in batches(made, plan.steps_per_round):
                 for images in self._images(task):
                     data = held.get(images) or self._data(self._damaged, images)

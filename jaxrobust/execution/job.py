@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jaxrobust.data.progress import Report
 from jaxrobust.design.options import Options
-from jaxrobust.design.request import Asked
+from jaxrobust.design.request import SweepRequest
 from jaxrobust.design.specification import Specification
 from jaxrobust.execution.images import Images
 from jaxrobust.metrics import Metric, always
@@ -45,15 +45,15 @@ class Job:
         return (*always(), *self.metrics.values())
 
     @staticmethod
-    def of(asked: Asked, images: Images, machine: Machine) -> Job:
+    def of(request: SweepRequest, images: Images, machine: Machine) -> Job:
         """What was asked for, on decoded images."""
         return Job(
-            asked.network,
+            request.network,
             images,
-            asked.spec,
-            asked.perturbations,
-            asked.metrics,
-            asked.options,
+            request.spec,
+            request.perturbations,
+            request.metrics,
+            request.options,
             machine,
-            asked.report,
+            request.report,
         )

@@ -39,7 +39,7 @@ _MOST_STEPS_PER_ROUND = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """How the trials of one group of layers are run.
 
     Attributes:
@@ -85,7 +85,7 @@ def is_segmented(
     return one * trial_images > _WORTH_SEGMENTS
 
 
-def make_plan(
+def plan_batches(
     split: Route,
     whole: Route,
     layers: Sequence[Layer],
@@ -98,7 +98,7 @@ def make_plan(
     segmented: bool,
     machine: Machine,
     options: Options,
-) -> Plan:
+) -> BatchPlan:
     """Plans the trials of one group of layers.
 
     Args:
@@ -146,7 +146,7 @@ def make_plan(
 
     noise = max(max(noise_bytes(p, layers) for p, _ in perturbations), 1)
     draws = -(-seeds // min(max(min(memory // 8, _DRAWN_AT_ONCE) // noise, 1), seeds))
-    return Plan(
+    return BatchPlan(
         trial_devices=trial_devices,
         image_devices=devices // trial_devices,
         images_per_step=size,

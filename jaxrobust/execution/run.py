@@ -13,12 +13,12 @@ import numpy as np
 
 from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
-from jaxrobust.design.trials import Swept
-from jaxrobust.execution.baseline.answers import evaluate_clean
+from jaxrobust.design.trials import TrialSet
+from jaxrobust.execution.baseline.answers import run_baseline
 from jaxrobust.execution.chain import Chains
 from jaxrobust.execution.group import Group, Sums, Task
 from jaxrobust.execution.job import Job
-from jaxrobust.execution.plan import Plan, is_segmented
+from jaxrobust.execution.plan import BatchPlan, is_segmented
 from jaxrobust.layers import Layer
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.runtime.allocator import give_back_freed_memory, keep_freed_memory
@@ -39,7 +39,7 @@ class Runner:
     Attributes:
         job: the same, its parameters on all devices.
         clean: the undamaged network's answers.
-        swept: the perturbations.
+        trial_sets: every perturbation with its trials.
     """
 
     def __init__(self, job: Job) -> None:
@@ -47,12 +47,12 @@ class Runner:
             keep_freed_memory()
         spec = job.spec
         job.report("undamaged", 0, 0)
-        self.swept = Swept.of(spec, job.perturbations)
-        trials = len(spec.layers) * sum(len(each.trials) for each in self.swept)
+        self.trial_sets = TrialSet.of(spec, job.perturbations)
+        trials = len(spec.layers) * sum(len(each.trials) for each in self.trial_sets)
         self._segmented = is_segmented(
             job.network, spec.block, trials * spec.images, machine=job.machine, options=job.options
         )
-        self.clean = evaluate_clean(
+        self.clean = run_baseline(
             job.network,
             job.images,
             spec.block,
@@ -100,9 +100,11 @@ class Runner:
         job = self.job
         if not state.clean["images"].any():
             state.clean.update(self.clean.sums)
-        swept = [replace(each, seeds=seeds if each.perturbation.draw else 1) for each in self.swept]
+        trial_sets = [
+            replace(each, seeds=seeds if each.perturbation.draw else 1) for each in self.trial_sets
+        ]
         exist = np.zeros_like(state.carried)
-        for each in swept:
+        for each in trial_sets:
             if each.identity is not None:
                 state.fill_identity(each.row, each.identity, each.seeds)
             exist[each.row][:, each.columns, : each.seeds] = True
@@ -114,7 +116,7 @@ class Runner:
         done = int((wanted * state.trials["images"]).sum())
         here = follower.begins(wanted.any(-1) & ~complete, done, total)
         lacking = wanted & ~state.carried & here[..., None]
-        tasks = list(_tasks(job.spec, swept, lacking, complete))
+        tasks = list(_tasks(job.spec, trial_sets, lacking, complete))
         shown = done
         # Compiling a group's programs takes as long as hundreds of its steps: it begins early.
         for group, described, steps in one_ahead(self._begun(tasks, list(plans))):
@@ -150,11 +152,11 @@ class Runner:
             name, members = self.job.spec.layers[number]
             layers = [self.job.network.layers[each] for each in members]
             for touched, alike in _tasks_by_leaves(layers, on_layers).items():
-                if all(_are_done(task.swept) for task in alike):
+                if all(_are_done(task.trial_sets) for task in alike):
                     continue
                 trials: dict[Perturbation, int] = {}
                 seeds = 1
-                for each in chain.from_iterable(task.swept for task in alike):
+                for each in chain.from_iterable(task.trial_sets for task in alike):
                     before = trials.get(each.perturbation, 0)
                     trials[each.perturbation] = max(before, len(each.trials))
                     seeds = max(seeds, len({seed for _, seed in each.trials}))
@@ -191,7 +193,7 @@ class Runner:
 
 
 def _tasks(
-    spec: Specification, swept: Sequence[Swept], lacking: np.ndarray, complete: np.ndarray
+    spec: Specification, trial_sets: Sequence[TrialSet], lacking: np.ndarray, complete: np.ndarray
 ) -> Iterator[tuple[int, list[Task]]]:
     """For each group of layers its trials by the blocks that they have not seen.
 
@@ -211,7 +213,7 @@ def _tasks(
             if not blocks.any():
                 continue
             those = which == index
-            own = [each.part(those[each.row], complete[each.row, number]) for each in swept]
+            own = [each.part(those[each.row], complete[each.row, number]) for each in trial_sets]
             own = [each for each in own if each.trials]
             if not _are_done(own):
                 on_layers.append(Task(own, _runs(spec, np.flatnonzero(blocks))))
@@ -219,8 +221,8 @@ def _tasks(
             yield number, on_layers
 
 
-def _are_done(swept: Iterable[Swept]) -> bool:
-    return all(each.are_done(each.trials) for each in swept)
+def _are_done(trial_sets: Iterable[TrialSet]) -> bool:
+    return all(each.are_done(each.trials) for each in trial_sets)
 
 
 def _runs(spec: Specification, blocks: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -239,15 +241,15 @@ def _usual_run(tasks: Iterable[Task]) -> int:
     trials: Counter[int] = Counter()
     for task in tasks:
         first, stop = task.runs[0]
-        trials[stop - first] += sum(len(each.trials) for each in task.swept)
+        trials[stop - first] += sum(len(each.trials) for each in task.trial_sets)
     return max(trials, key=lambda length: (trials[length], length))
 
 
-def _settled(plans: Plans, described: dict[str, Any]) -> Plan | None:
-    names = [field.name for field in fields(Plan)]
+def _settled(plans: Plans, described: dict[str, Any]) -> BatchPlan | None:
+    names = [field.name for field in fields(BatchPlan)]
     for each in plans:
         if all(each.get(name) == value for name, value in described.items()):
-            return Plan(**{name: each[name] for name in names})
+            return BatchPlan(**{name: each[name] for name in names})
     return None
 
 
@@ -256,16 +258,16 @@ def _tasks_by_leaves(
 ) -> dict[tuple[str, ...], list[Task]]:
     alike: dict[tuple[str, ...], list[Task]] = {}
     for task in tasks:
-        for touched, swept in by_leaves(layers, task.swept).items():
-            alike.setdefault(touched, []).append(replace(task, swept=swept))
+        for touched, trial_sets in by_leaves(layers, task.trial_sets).items():
+            alike.setdefault(touched, []).append(replace(task, trial_sets=trial_sets))
     return alike
 
 
 def by_leaves(
-    layers: Sequence[Layer], swept: Sequence[Swept]
-) -> dict[tuple[str, ...], list[Swept]]:
+    layers: Sequence[Layer], trial_sets: Sequence[TrialSet]
+) -> dict[tuple[str, ...], list[TrialSet]]:
     """The perturbations by the leaves that they touch: those alike share compiled programs."""
-    alike: dict[tuple[str, ...], list[Swept]] = {}
-    for each in swept:
+    alike: dict[tuple[str, ...], list[TrialSet]] = {}
+    for each in trial_sets:
         alike.setdefault(each.perturbation.touched(layers), []).append(each)
     return alike

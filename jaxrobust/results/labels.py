@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrobust.metrics import Metric
 from jaxrobust.results.info import SweepInfo
-from jaxrobust.sampling import FEWEST, Goal
+from jaxrobust.sampling import FEWEST, Allocation
 
 if TYPE_CHECKING:
     import xarray
@@ -137,17 +137,17 @@ def _as_wanted(
     counted = arrays[TRIALS + "images"] == arrays[CLEAN + "images"]
     seeds, blocks = counted.shape[-2:]
 
-    def whole(goal: Goal) -> np.ndarray:
+    def whole(allocation: Allocation) -> np.ndarray:
         """What was wanted of the trials that have seen all that they were to see."""
-        wanted = goal.wanted(seeds, blocks, record["specification"]["root"], random)
+        wanted = allocation.wanted(seeds, blocks, record["specification"]["root"], random)
         return wanted & np.all(counted | ~wanted, axis=-1, keepdims=True)
 
-    goal = Goal(arrays[GOAL + "seeds"], arrays[GOAL + "shown"])
-    wanted = whole(goal)
+    allocation = Allocation(arrays[GOAL + "seeds"], arrays[GOAL + "shown"])
+    wanted = whole(allocation)
     # Until a cell's first round is over there is more of the pilot: a block of each seed.
-    few = wanted.any(-1).sum(-1) < np.minimum(goal.seeds, FEWEST)
-    few[:, goal.unsettled] = True
-    wanted = np.where(few[..., None, None], whole(goal.of_pilot), wanted)
+    few = wanted.any(-1).sum(-1) < np.minimum(allocation.seeds, FEWEST)
+    few[:, allocation.unsettled] = True
+    wanted = np.where(few[..., None, None], whole(allocation.of_pilot), wanted)
     wanted |= info.undamaged_cells(names, strengths)[:, None, :, None, None]
     masked = dict(arrays)
     for name, values in arrays.items():

@@ -1,4 +1,6 @@
-"""Sweeps that run until each cell is known to a given precision: the statistics; numpy and scipy.
+"""How many seeds, and which images each sees, until every cell is known to a given precision.
+
+Statistics on arrays, with numpy and scipy alone.
 
 The estimand is the mean over damage draws of accuracy on the given images. The seed is the only
 unit of replication: each looks at its own few blocks, and the interval is Student's over seeds.
@@ -7,7 +9,7 @@ For one group of layers, cells [perturbations, strengths] and a half-width that 
     seeds, blocks = pilot(len(images), root)                   # at most 2 blocks of each seed
     parts = variance_parts(hits [..., seeds, blocks], images, clean, seeds, blocks)
     k = blocks_per_seed(parts, costs, images, half_width)      # settled for good
-    shown, n = rota(len(images), k, many, root), FEWEST for every cell
+    shown, n = block_schedule(len(images), k, many, root), FEWEST for every cell
     loop: run what is lacking: seeds below n on their rows of `shown`
         found = estimate(hits summed over each seed's row, images, clean, undamaged, n, half_width)
         if found.met is everywhere true, or time is up: end
@@ -16,23 +18,23 @@ For one group of layers, cells [perturbations, strengths] and a half-width that 
 Nothing but the counts per (trial, block), the root and k is needed to come to the same numbers.
 """
 
-from jaxrobust.sampling.effort import Costs, VarianceParts, blocks_per_seed, pilot, variance_parts
+from jaxrobust.sampling.allocation import Allocation
+from jaxrobust.sampling.block_schedule import block_schedule
 from jaxrobust.sampling.estimate import Estimate, estimate
-from jaxrobust.sampling.goal import Goal
-from jaxrobust.sampling.rota import rota
+from jaxrobust.sampling.pilot import Costs, VarianceParts, blocks_per_seed, pilot, variance_parts
 from jaxrobust.sampling.rounds import FEWEST, next_seeds, seeds_needed, unseen_events
 
 __all__ = [
     "FEWEST",
+    "Allocation",
     "Costs",
     "Estimate",
-    "Goal",
     "VarianceParts",
+    "block_schedule",
     "blocks_per_seed",
     "estimate",
     "next_seeds",
     "pilot",
-    "rota",
     "seeds_needed",
     "unseen_events",
     "variance_parts",

@@ -68,7 +68,8 @@ def estimate(
     every seed sees all of them.
 
     Args:
-        hits: right answers of each seed on its row of the rota; those not counted are not read.
+        hits: right answers of each seed on its row of the block schedule; those not counted are
+            not read.
         images, clean: how many images that row holds, and how many of them are right undamaged.
         undamaged: accuracy of the undamaged network on all images.
         counted: how many seeds have been run, the first ones.

@@ -16,18 +16,18 @@ import jax
 import numpy as np
 
 from jaxrobust.data.source import ImageSource
-from jaxrobust.design.code import SweptCode
+from jaxrobust.design.code import SweepCode
 from jaxrobust.design.specification import Specification
 from jaxrobust.ground.errors import SpecificationError, first_line
 from jaxrobust.ground.paths import is_remote
 from jaxrobust.runtime.hosts import Processes
 from jaxrobust.runtime.partition import NOBODY, Follower, own_part, owners
-from jaxrobust.storage.asked import AskedSweep, versions
 from jaxrobust.storage.durable.interrupts import ends_in_peace
 from jaxrobust.storage.durable.lock import has_locks, locked
 from jaxrobust.storage.durable.shared import check_shared
 from jaxrobust.storage.durable.store import FOLDER, Store, without_file_locks
-from jaxrobust.storage.kept import Kept
+from jaxrobust.storage.in_folder import SweepInFolder, versions
+from jaxrobust.storage.progress import SweepProgress
 from jaxrobust.storage.run_folder import (
     check_belongs,
     design_of,
@@ -46,10 +46,10 @@ _MOST_HELD_UP = 0.01
 
 @contextmanager
 def saved(
-    kept: Kept,
+    progress: SweepProgress,
     folder: Path,
     images: ImageSource,
-    code: SweptCode,
+    code: SweepCode,
     processes: Processes,
     *,
     extend: bool,
@@ -82,14 +82,14 @@ def saved(
     Warns:
         UserWarning: a checkpoint is damaged, or what else is found to be wrong in the folder.
     """
-    _check_alike(kept, processes)
+    _check_alike(progress, processes)
     with ends_in_peace() as hold, ExitStack() as stack:
         still_ours: list[Callable[[], None]] = []
         processes.decide(lambda: still_ours.append(stack.enter_context(locked(folder))))
         check_shared(folder, processes)
         if not has_locks(folder):
             stack.enter_context(without_file_locks())
-        asked = AskedSweep(kept, folder, images, code, extend)
+        asked = SweepInFolder(progress, folder, images, code, extend)
         processes.decide(asked.check_held)
         saver = stack.enter_context(_Saver(asked, save_every, processes, still_ours))
         saver.resume()
@@ -107,8 +107,8 @@ def saved(
         saver.finish()
 
 
-def _check_alike(kept: Kept, processes: Processes) -> None:
-    hashes = processes.gather_text(kept.spec.hash)
+def _check_alike(progress: SweepProgress, processes: Processes) -> None:
+    hashes = processes.gather_text(progress.spec.hash)
     for index, other in enumerate(hashes):
         if other != hashes[0]:
             raise SpecificationError(
@@ -122,13 +122,13 @@ class _Saver:
 
     def __init__(
         self,
-        asked: AskedSweep,
+        asked: SweepInFolder,
         save_every: float,
         processes: Processes,
         still_ours: Sequence[Callable[[], None]],
     ) -> None:
         self._still_ours, self._asked = still_ours, asked
-        kept, folder = self._kept, self._folder = asked.kept, asked.folder
+        progress, folder = self._kept, self._folder = asked.progress, asked.folder
         self._processes = processes
         self._extends: list[str] = []  # the designs that this one has grown from
         self._save_every, self._saved_at = save_every, time.monotonic()
@@ -139,7 +139,7 @@ class _Saver:
         self._began, self._first, self._here = self._saved_at, 0, 0
         self._met = self._saved_at
         self._new = False  # whether anything was counted here
-        self._owner = np.full(kept.state.carried.shape[:-1], NOBODY, np.int32)
+        self._owner = np.full(progress.state.carried.shape[:-1], NOBODY, np.int32)
         with self._writing():
             self._store = Store(folder, processes=processes)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrobust.data.source import ImageSource
-from jaxrobust.design.code import SweptCode, told_apart
+from jaxrobust.design.code import SweepCode, told_apart
 from jaxrobust.design.specification import Specification
 from jaxrobust.ground.errors import SpecificationError
 
@@ -21,7 +21,7 @@ def check_same(
     held: Specification,
     asked: Specification,
     images: ImageSource,
-    code: SweptCode,
+    code: SweepCode,
     extend: bool,
     upgraded: str,
 ) -> None:
@@ -89,7 +89,7 @@ def _adds(field: str, held: Specification, asked: Specification, images: ImageSo
     return False
 
 
-def _otherwise(held: Specification, asked: Specification, code: SweptCode) -> list[str]:
+def _otherwise(held: Specification, asked: Specification, code: SweepCode) -> list[str]:
     """What computes otherwise on the layers and at the strengths of the one that is held."""
     if held.network != asked.network or not set(held.layers) <= set(asked.layers):
         return []  # that says enough

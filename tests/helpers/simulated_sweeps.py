@@ -9,11 +9,11 @@ import numpy as np
 from jaxrobust.sampling import (
     FEWEST,
     Costs,
+    block_schedule,
     blocks_per_seed,
     estimate,
     next_seeds,
     pilot,
-    rota,
     variance_parts,
 )
 
@@ -129,6 +129,6 @@ def run_sweeps(
 
 def _counted(world: World, drawn: np.ndarray, shown: int, root: int) -> np.ndarray:
     """Hits, images and undamaged hits of each seed on its own blocks, [3, seeds]."""
-    own = rota(len(world.clean), shown, len(drawn), root)
+    own = block_schedule(len(world.clean), shown, len(drawn), root)
     hits = world.hits[drawn[:, None], own].sum(-1)
     return np.stack([hits, world.images[own].sum(-1), world.clean[own].sum(-1)])

@@ -6,14 +6,14 @@ from scipy import stats
 
 from jaxrobust.sampling import (
     FEWEST,
+    Allocation,
     Costs,
-    Goal,
     VarianceParts,
+    block_schedule,
     blocks_per_seed,
     estimate,
     next_seeds,
     pilot,
-    rota,
     seeds_needed,
     unseen_events,
     variance_parts,
@@ -28,7 +28,7 @@ def test_seeds_of_a_rota_overlap_no_more_than_by_chance(blocks: int) -> None:
         range(1, blocks + 1)
     ):
         for seeds in (32, 48, 72, 108, 162, 243):
-            uses = np.bincount(rota(blocks, shown, seeds).ravel(), minlength=blocks)
+            uses = np.bincount(block_schedule(blocks, shown, seeds).ravel(), minlength=blocks)
             # The mean overlap of two seeds is shown² / blocks where each sees a sample of its own.
             ordered_pairs = (uses.astype(float) ** 2).sum() - seeds * shown
             assert ordered_pairs <= seeds * (seeds - 1) * shown**2 / blocks + 1e-6
@@ -37,17 +37,19 @@ def test_seeds_of_a_rota_overlap_no_more_than_by_chance(blocks: int) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 5, 20, 36])
 def test_a_smaller_rota_is_the_beginning_of_a_larger_one(blocks: int) -> None:
-    whole = rota(blocks, blocks, 3 * blocks, root=7)
+    whole = block_schedule(blocks, blocks, 3 * blocks, root=7)
     assert (np.sort(whole, -1) == np.arange(blocks)).all()
     for shown, seeds in ((1, 1), (blocks, 2), (max(blocks // 3, 1), 2 * blocks)):
-        np.testing.assert_array_equal(rota(blocks, shown, seeds, 7), whole[:seeds, :shown])
+        np.testing.assert_array_equal(
+            block_schedule(blocks, shown, seeds, 7), whole[:seeds, :shown]
+        )
     # Every run of so many seeds begins with each block once: with one block each, all are seen.
     for start in (0, 2):
         assert sorted(whole[start : start + blocks, 0]) == list(range(blocks))
 
 
 def test_every_block_comes_first_in_some_root() -> None:
-    starts = np.array([rota(20, 1, 1, root)[0, 0] for root in range(2000)])
+    starts = np.array([block_schedule(20, 1, 1, root)[0, 0] for root in range(2000)])
     assert stats.chisquare(np.bincount(starts, minlength=20)).pvalue > 0.01
 
 
@@ -114,7 +116,7 @@ def test_what_the_undamaged_network_finds_hard_is_allowed_for() -> None:
 def test_images_used_equally_often_have_no_part_in_the_mean() -> None:
     sizes, clean = np.array([10, 10, 10, 4]), np.array([9, 5, 7, 0])
     easy = np.array([0.9, 0.1, 0.5, 0.0])
-    own = rota(4, 3, 36)
+    own = block_schedule(4, 3, 36)
     images, right = sizes[own].sum(-1), clean[own].sum(-1)
     hits = (easy * sizes)[own].sum(-1)[None]
     found = estimate(hits, images, right, 21 / 34, np.array([36]), 0.1)
@@ -145,7 +147,7 @@ def test_the_warning_says_how_rare() -> None:
 def test_the_pilot_is_the_beginning_of_any_choice(blocks: int) -> None:
     seeds, seen = pilot(blocks, root=3)
     np.testing.assert_array_equal(seeds[:FEWEST], np.arange(FEWEST))
-    rows = rota(blocks, min(2, blocks), FEWEST, root=3)
+    rows = block_schedule(blocks, min(2, blocks), FEWEST, root=3)
     np.testing.assert_array_equal(seen[:FEWEST], rows[:, 0])
     np.testing.assert_array_equal(seen[FEWEST:], rows[seeds[FEWEST:], 1:].ravel())
     assert (len(seeds) > FEWEST) == (blocks > 1)
@@ -170,7 +172,7 @@ def test_variances_of_a_whole_layout_are_those_of_its_analysis_of_variance() -> 
 
 def test_variances_of_a_rota_are_those_that_were_put_in() -> None:
     random = np.random.default_rng(4)
-    cells, own = 300, rota(41, 2, 1000).ravel()
+    cells, own = 300, block_schedule(41, 2, 1000).ravel()
     seeds = np.repeat(np.arange(1000), 2)
     seed, block, rest = 0.04, 0.06, 0.03
     values = (
@@ -208,28 +210,28 @@ def test_a_cell_that_was_not_run_leaves_the_others_alone() -> None:
 def test_a_goal_wants_the_pilot_first_and_then_rows_of_the_rota() -> None:
     asked = np.ones((2, 3, 4), bool)
     asked[0, :, 3] = False
-    goal = Goal.first(asked)
-    assert goal.unsettled == [0, 1, 2]
-    goal.shown[1:] = 1, 3
-    assert goal.unsettled == [0]
-    goal.seeds[0, 1, 0] = 48
+    allocation = Allocation.first(asked)
+    assert allocation.unsettled == [0, 1, 2]
+    allocation.shown[1:] = 1, 3
+    assert allocation.unsettled == [0]
+    allocation.seeds[0, 1, 0] = 48
     random = np.array([True, False])
-    wanted = goal.wanted(50, 10, 7, random)
+    wanted = allocation.wanted(50, 10, 7, random)
     assert wanted.shape == (2, 3, 4, 50, 10)
     looks = np.zeros((50, 10), bool)
     looks[pilot(10, 7)] = True
     for layer, shown in enumerate((None, 1, 3)):
-        for strength, seeds in enumerate(goal.seeds[0, layer]):
+        for strength, seeds in enumerate(allocation.seeds[0, layer]):
             rows = looks
             if shown is not None:
                 rows = np.zeros((50, 10), bool)
-                np.put_along_axis(rows, rota(10, shown, 50, 7), True, -1)
+                np.put_along_axis(rows, block_schedule(10, shown, 50, 7), True, -1)
             rows = rows & (np.arange(50) < seeds)[:, None]
             np.testing.assert_array_equal(wanted[0, layer, strength], rows)
     assert not wanted[0, :, 3].any()
     # Without random draws the first seed is all, and sees everything.
     assert wanted[1, :, :, 0].all() and not wanted[1, :, :, 1:].any()
-    np.testing.assert_array_equal(goal.wanted(20, 10, 7, random), wanted[:, :, :, :20])
+    np.testing.assert_array_equal(allocation.wanted(20, 10, 7, random), wanted[:, :, :, :20])
 
 
 def cell(seed: float, block: float, rest: float) -> VarianceParts:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Clean:
+class Baseline:
     """The undamaged network's answers, on the host.
 
     Attributes:
@@ -42,7 +42,7 @@ class Clean:
     warnings: tuple[str, ...] = ()
 
 
-def evaluate_clean(
+def run_baseline(
     network: Network,
     images: Images,
     block: int,
@@ -52,7 +52,7 @@ def evaluate_clean(
     metrics: Sequence[Metric],
     keep: Keep = "counts",
     precision: PrecisionMode = "float32",
-) -> Clean:
+) -> Baseline:
     """Runs the undamaged network once over all images.
 
     Args:
@@ -97,4 +97,4 @@ def evaluate_clean(
                 own[: len(values)] += values[: len(own)]
     answers = np.concatenate(rows)[:count]
     warnings = warnings_of(network.name, answers, images.labels)
-    return Clean(answers, sums, forward.ordinary, warnings)
+    return Baseline(answers, sums, forward.ordinary, warnings)

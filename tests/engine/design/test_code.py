@@ -18,7 +18,7 @@ import jaxrobust as jr
 from jaxrobust.design.specification import Specification
 from jaxrobust.perturbations import REGISTRY
 from jaxrobust.report import write_report
-from jaxrobust.storage import asked as asked_module
+from jaxrobust.storage import in_folder
 from jaxrobust.storage.status import status
 
 
@@ -147,8 +147,8 @@ def test_an_upgrade_that_may_be_the_reason_is_named(
     source: jr.ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(source, tmp_path)
-    versions = asked_module.versions()
-    monkeypatch.setattr(asked_module, "versions", lambda: {**versions, "jax": "0.99"})
+    versions = in_folder.versions()
+    monkeypatch.setattr(in_folder, "versions", lambda: {**versions, "jax": "0.99"})
     assert "jax was" not in refusal(run, source, tmp_path, root=1)
     message = refusal(run, source, tmp_path, net=network(scale=3.0))
     assert f"jax was {versions['jax']} and is 0.99, which may be why" in message

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxrobust.sampling.rota import rota
+from jaxrobust.sampling.block_schedule import block_schedule
 from jaxrobust.sampling.rounds import FEWEST
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def pilot(
     Returns:
         Seeds and the blocks that they see, by which sums [..., seed, block] may be indexed.
     """
-    rows = rota(blocks, min(2, blocks), FEWEST, root)
+    rows = block_schedule(blocks, min(2, blocks), FEWEST, root)
     second = rows[:_SECOND_LOOKS, 1:].ravel()
     seeds = np.concatenate([np.arange(FEWEST), np.arange(len(second))])
     return seeds, np.concatenate([rows[:, 0], second])

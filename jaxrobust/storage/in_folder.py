@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from jaxrobust.data.source import ImageSource
-from jaxrobust.design.code import SweptCode
+from jaxrobust.design.code import SweepCode
 from jaxrobust.design.specification import Specification
 from jaxrobust.ground.errors import SpecificationError, first_line
-from jaxrobust.storage.kept import Kept
+from jaxrobust.storage.progress import SweepProgress
 from jaxrobust.storage.run_folder import read_record, was_counted
 from jaxrobust.storage.same_sweep import check_same
 
 
 @dataclass(frozen=True)
-class AskedSweep:
+class SweepInFolder:
     """A sweep, and the folder that it is to be kept in: see `folder.saved`."""
 
-    kept: Kept
+    progress: SweepProgress
     folder: Path
     images: ImageSource
-    code: SweptCode
+    code: SweepCode
     extend: bool
 
     def check_held(self) -> None:
@@ -54,7 +54,7 @@ class AskedSweep:
         check_same(
             self.folder,
             held,
-            self.kept.spec,
+            self.progress.spec,
             self.images,
             self.code,
             self.extend,

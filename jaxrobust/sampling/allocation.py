@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.sampling.effort import pilot
-from jaxrobust.sampling.rota import rota
+from jaxrobust.sampling.block_schedule import block_schedule
+from jaxrobust.sampling.pilot import pilot
 from jaxrobust.sampling.rounds import FEWEST
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _UNSETTLED = 0
 
 
 @dataclass
-class Goal:
+class Allocation:
     """The trials that are wanted, and the images that each is to see.
 
     Attributes:
@@ -30,10 +30,10 @@ class Goal:
     shown: Int[np.ndarray, " layers"]
 
     @staticmethod
-    def first(asked: Bool[np.ndarray, "perturbations layers strengths"]) -> Goal:
+    def first(asked: Bool[np.ndarray, "perturbations layers strengths"]) -> Allocation:
         """The first round's seeds of the cells that are asked for, on the blocks of the pilot."""
         seeds = np.where(asked, FEWEST, 0).astype(np.int32)
-        return Goal(seeds, np.full(asked.shape[1], _UNSETTLED, np.int32))
+        return Allocation(seeds, np.full(asked.shape[1], _UNSETTLED, np.int32))
 
     @property
     def unsettled(self) -> list[int]:
@@ -41,9 +41,9 @@ class Goal:
         return np.flatnonzero(self.shown == _UNSETTLED).tolist()
 
     @property
-    def of_pilot(self) -> Goal:
+    def of_pilot(self) -> Allocation:
         """The same seeds, each on its first block, which the pilot has shown to the first ones."""
-        return Goal(self.seeds, np.ones_like(self.shown))
+        return Allocation(self.seeds, np.ones_like(self.shown))
 
     def wanted(
         self, seeds: int, blocks: int, root: int, random: Bool[np.ndarray, " perturbations"]
@@ -64,7 +64,7 @@ class Goal:
                 rows = pilot(blocks, root)
             else:
                 row = np.repeat(np.arange(seeds), shown)
-                rows = row, rota(blocks, shown, seeds, root).ravel()
+                rows = row, block_schedule(blocks, shown, seeds, root).ravel()
             seen = np.zeros((max(seeds, FEWEST), blocks), bool)
             seen[rows] = True
             wanted[:, layer] = seen[:seeds] & counted[:, layer, :, :, None]

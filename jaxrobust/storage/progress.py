@@ -11,13 +11,13 @@ import numpy as np
 from jaxrobust.counts.carry_over import carry_over
 from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
-from jaxrobust.design.trials import Swept
+from jaxrobust.design.trials import TrialSet
 from jaxrobust.execution.run import Plans
 from jaxrobust.metrics import Metric
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.results import CLEAN, GOAL, LABELS, TRIALS, SweepInfo, labelled
-from jaxrobust.sampling import Goal
+from jaxrobust.sampling import Allocation
 
 if TYPE_CHECKING:
     import xarray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CARRIED = "carried"
 
 
-class Kept:
+class SweepProgress:
     """What a sweep has counted.
 
     Args:
@@ -38,7 +38,7 @@ class Kept:
         plans: how they were run.
         finished: whether that is everything.
         random: bool [perturbation], which of them draw at random.
-        goal: of a sweep to a precision, else None.
+        allocation: of seeds and blocks, in a sweep to a precision, else None.
         warnings: what is suspicious about the undamaged network.
         written: the finished result, where that is all that is left of it.
     """
@@ -53,7 +53,7 @@ class Kept:
     ) -> None:
         self.spec, self._labels = spec, labels
         self.state = State.empty(spec)
-        self.goal = None
+        self.allocation = None
         self.plans: Plans = []
         self.finished = False
         self.warnings: tuple[str, ...] = ()
@@ -73,18 +73,18 @@ class Kept:
             identity={each.name: each.identity for each in perturbations},
         )
         if spec.half_width is not None:
-            swept = Swept.of(spec, perturbations)
+            trial_sets = TrialSet.of(spec, perturbations)
             asked = np.zeros((len(spec.strengths), len(spec.layers), len(spec.grid)), bool)
-            for each in swept:
+            for each in trial_sets:
                 asked[each.row][:, each.columns] = True
-            self.goal = Goal.first(asked)
+            self.allocation = Allocation.first(asked)
             info = replace(
                 info,
                 half_width=spec.half_width,
                 exact=tuple(each.name for each in perturbations if each.draw is None),
                 damaged={
                     each.perturbation.name: tuple(float(spec.grid[c]) for c in each.columns)
-                    for each in swept
+                    for each in trial_sets
                 },
             )
         self._info = info
@@ -101,8 +101,8 @@ class Kept:
         arrays |= {CLEAN + name: values for name, values in self.state.clean.items()}
         if self.spec.keep == "images":
             arrays[LABELS] = self._labels
-        if self.goal is not None:
-            arrays |= {GOAL + "seeds": self.goal.seeds, GOAL + "shown": self.goal.shown}
+        if self.allocation is not None:
+            arrays |= {GOAL + "seeds": self.allocation.seeds, GOAL + "shown": self.allocation.shown}
         return {**arrays, _CARRIED: self.state.carried}
 
     @property
@@ -125,18 +125,18 @@ class Kept:
             return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
 
         held = Specification.from_json(record["specification"])
-        if self.goal is not None:
+        if self.allocation is not None:
             self.spec = replace(self.spec, seeds=max(self.spec.seeds, held.seeds))
         self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
         if held == self.spec:
             self.plans, self.finished = record["plan"], record["finished"]
             self.warnings = SweepInfo.read(record["attributes"]).warnings
-            if self.goal is not None:
-                self.goal = Goal(**those(GOAL))
+            if self.allocation is not None:
+                self.allocation = Allocation(**those(GOAL))
         else:
             self.state = carry_over(self.state, held, self.spec)
             alike = held.half_width == self.spec.half_width and held.images == self.spec.images
-            if self.goal is not None and alike:
+            if self.allocation is not None and alike:
                 self._take_shown(held, those(GOAL)["shown"])
 
     def take_written(self, result: xarray.Dataset) -> None:
@@ -148,20 +148,20 @@ class Kept:
         """What was settled of layers of the same sweep stays, so that their cells do, too."""
         names = [name for name, _ in self.spec.layers]
         for (name, _), count in zip(held.layers, shown, strict=True):
-            self.the_goal.shown[names.index(name)] = count
+            self.the_allocation.shown[names.index(name)] = count
 
     @property
-    def the_goal(self) -> Goal:
-        """The goal of a sweep that has one."""
-        if self.goal is None:
-            raise ValueError("a sweep of a fixed number of seeds has no goal")
-        return self.goal
+    def the_allocation(self) -> Allocation:
+        """That of a sweep to a precision."""
+        if self.allocation is None:
+            raise ValueError("a sweep of a fixed number of seeds has no allocation")
+        return self.allocation
 
     @property
     def wanted(self) -> np.ndarray:
-        """The blocks that each trial is to see in a sweep that has a goal: bool, see `Goal`."""
+        """The blocks that each trial of a sweep to a precision is to see: see `Allocation`."""
         spec = self.spec
-        return self.the_goal.wanted(spec.seeds, spec.blocks, spec.root, self.random)
+        return self.the_allocation.wanted(spec.seeds, spec.blocks, spec.root, self.random)
 
     def check_room(self, seeds: int, memory: int) -> None:
         """Raises SpecificationError if so many seeds' sums would not fit into so much memory."""

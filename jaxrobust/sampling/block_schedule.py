@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 
-def rota(blocks: int, per_seed: int, seeds: int, root: int = 0) -> Int[np.ndarray, "seeds shown"]:
+def block_schedule(
+    blocks: int, per_seed: int, seeds: int, root: int = 0
+) -> Int[np.ndarray, "seeds shown"]:
     """The blocks of seeds 0, 1, …: consecutive ones, the first following upon the last.
 
     Seed i begins with block (start + i · stride) mod `blocks`. The stride is coprime to `blocks`,
     so that each block is the first one of exactly one of every `blocks` consecutive seeds, and of
     those it has the smallest sum of partial quotients of stride / blocks, which keeps the first
     blocks of any run of seeds evenly spread (Niederreiter, "Random Number Generation and
-    Quasi-Monte Carlo Methods", 1992, chapter 3). Rows and columns of a smaller rota are the first
-    ones of a larger one. The start follows from the root, so that sweeps with other roots see
-    other images where not all are seen.
+    Quasi-Monte Carlo Methods", 1992, chapter 3). Rows and columns of a smaller schedule are the
+    first ones of a larger one. The start follows from the root, so that sweeps with other roots
+    see other images where not all are seen.
 
     Args:
         blocks: how many there are; the source's order of images is random and class-balanced.
@@ -34,7 +36,7 @@ def rota(blocks: int, per_seed: int, seeds: int, root: int = 0) -> Int[np.ndarra
         int64 [seeds, per_seed].
 
     Example:
-        >>> rota(5, 2, 5).tolist()
+        >>> block_schedule(5, 2, 5).tolist()
         [[3, 4], [0, 1], [2, 3], [4, 0], [1, 2]]
     """
     digest = blake2b(f"rota\0{root}".encode(), digest_size=8).digest()
