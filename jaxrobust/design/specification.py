@@ -302,6 +302,9 @@ def specify(
     check_variable_names("metric", metrics)
     for name, metric in metrics.items():
         _check_metric(name, metric, network.classes)
+    if len({each.bins for each in metrics.values() if each.bins}) > 1:
+        sizes = ", ".join(f"{name} {each.bins}" for name, each in metrics.items() if each.bins)
+        raise SpecificationError(f"metrics with other numbers of bins in one sweep: {sizes}")
     groups = select(network.layers, layers)
     for name in groups:
         check_name("layer" if name in network.layers else "group of layers", name)

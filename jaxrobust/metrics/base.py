@@ -55,6 +55,8 @@ class Metric:
     import_path: str | None = None
 
     def __post_init__(self) -> None:
+        if self.share and self.bins:
+            raise SpecificationError(f"metric {self.name!r}: a share of the images has no bins")
         if not self.label and isinstance(self.name, str):
             object.__setattr__(self, "label", self.name.replace("_", " "))
 
@@ -62,6 +64,11 @@ class Metric:
     def is_mean(self) -> bool:
         """Whether what is reported is a mean over images."""
         return not self.bins
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of the package's own."""
+        return self.import_path is None and REGISTRY.get(self.name) is self
 
     @property
     def axis_label(self) -> str:
@@ -181,9 +188,11 @@ def find(wanted: str | Metric) -> Metric:
     """
     if isinstance(wanted, Metric):
         return wanted
-    if wanted in REGISTRY:
+    if isinstance(wanted, str) and wanted in REGISTRY:
         return REGISTRY[wanted]
-    if not wanted.partition(":")[2]:
+    if not isinstance(wanted, str):
+        raise SpecificationError(f"metric {wanted!r:.80}: a name, a function or a Metric is needed")
+    if not all(wanted.partition(":")):
         raise SpecificationError(
             unknown("metric", wanted, REGISTRY) + ", or the import path module:attribute"
         )

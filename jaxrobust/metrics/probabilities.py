@@ -38,7 +38,8 @@ def kl(logits: Any, labels: Any, clean_logits: Any) -> Any:
     """
     log_clean, log_damaged = jax.nn.log_softmax(clean_logits), jax.nn.log_softmax(logits)
     clean = jnp.exp(log_clean)
-    return jnp.sum(jnp.where(clean > 0, clean * (log_clean - log_damaged), 0.0), axis=1)
+    # A class of no probability adds nothing; what is not a number stays so.
+    return jnp.sum(jnp.where(clean == 0, 0.0, clean * (log_clean - log_damaged)), axis=1)
 
 
 @metric(

@@ -152,7 +152,7 @@ def find(wanted: str | Perturbation) -> Perturbation:
         return wanted
     if wanted in REGISTRY:
         return REGISTRY[wanted]
-    if not wanted.partition(":")[2]:
+    if not all(wanted.partition(":")):
         raise SpecificationError(
             unknown("perturbation", wanted, REGISTRY) + ", or the import path module:attribute"
         )

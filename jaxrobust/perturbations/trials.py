@@ -67,8 +67,12 @@ def draw_program(
 
 def _draw_of(perturbation: Perturbation, layer: Layer) -> Callable[[Any], Any]:
     def draw(key: Any) -> Any:
+        if perturbation.draw is None:
+            return ()
+        # A few functions of `jax.random` take JAX's own keys only, and a user's draw may call them.
+        own = written_out(key) if perturbation.is_built_in else key
         with jax.threefry_partitionable(True):
-            return perturbation.draw(written_out(key), layer) if perturbation.draw else ()
+            return perturbation.draw(own, layer)
 
     return draw
 

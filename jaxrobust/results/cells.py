@@ -246,8 +246,8 @@ def per_image(result: xarray.Dataset, metric: str, prefix: str = "") -> xarray.D
     """A metric's mean over the images that count for it, of trials that have seen all images.
 
     NaN for the others, see `is_whole`: a trial that was not run, or one that was interrupted and
-    has seen other images than the trial beside it. A sum that is NaN stays so, and a loss without
-    any image that counts is NaN.
+    has seen other images than the trial beside it. A sum that is NaN stays so, and a mean without
+    any image that counts is NaN. Of a metric with bins the sum of its means' absolute values.
 
     Args:
         result: any result, its blocks added.

@@ -109,6 +109,8 @@ def _named(entry: Any) -> str:
     """A name, or one with what belongs to it, as on the command line."""
     if isinstance(entry, str):
         return entry
-    name, own = entry
+    name, own = entry[:2]
+    if isinstance(own, bool):  # a metric, and what kind of sums it has
+        return name
     own = own if isinstance(own, str) else ",".join(own)
     return name if own == name else f"{name}={own}"

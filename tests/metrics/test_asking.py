@@ -113,7 +113,39 @@ def test_metrics_that_are_not_there_end_in_one_line(source: jr.ImageSource) -> N
     assert "cannot import the metric 'nowhere:nothing'" in error("nowhere:nothing")
     assert "metric 'top1': that name is taken" in error({"top1": lambda *given: given[0][:, 0]})
     assert "shape (8, 3), are needed" in error(jr.Metric("m", lambda x, *_: x[:, 0], bins=3))
+    assert "a name, a function or a Metric is needed" in error({"x": 3})
+    assert "unknown metric ':foo'" in error(":foo") and "unknown metric 'm:'" in error("m:")
+    two = [jr.Metric(f"m{n}", lambda x, *_, n=n: x[:, :n], bins=n) for n in (2, 3)]
+    assert "other numbers of bins in one sweep: m2 2, m3 3" in error(two)
     assert "true or false is needed" in error(jr.Metric("m", lambda x, *_: x[:, 0], share=True))
+
+
+def test_a_folder_with_other_metrics_is_refused_in_words(run: Path, source: jr.ImageSource) -> None:
+    how: dict[str, Any] = dict(perturbations=["weight_noise", "synapse_knockout"], block=5)
+    for extend in (False, True):
+        with pytest.raises(jr.SpecificationError, match="metrics top1 .*, not top1 .* kl: choose"):
+            jr.sweep(
+                NETWORKS["chain"](),
+                source,
+                strengths=[0, 0.4, 0.8],
+                seeds=3,
+                metrics="kl",
+                run_dir=run,
+                extend=extend,
+                **how,
+            )
+
+
+def test_a_registered_metric_of_the_users_is_checked(source: jr.ImageSource) -> None:
+    @jr.metric("against the others")
+    def against(logits: Any, labels: Any, clean_logits: Any) -> Any:
+        return logits[:, 0] - logits[:, 0].mean()
+
+    try:
+        with pytest.raises(jr.SpecificationError, match="must look at each image on its own"):
+            jr.sweep(NETWORKS["chain"](), source, strengths=[0.5], seeds=1, metrics=against)
+    finally:
+        REGISTRY.pop("against the others")
 
 
 def test_the_command_takes_names_and_import_paths(source: jr.ImageSource, tmp_path: Path) -> None:

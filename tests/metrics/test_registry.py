@@ -148,6 +148,13 @@ def test_every_metric_has_gradients_or_is_a_share(name: str) -> None:
     assert np.isfinite(slope).all()
 
 
+def test_a_divergence_from_what_is_not_a_number_is_none() -> None:
+    clean = np.asarray([[np.nan, 0, 0], [0, 1, -np.inf]], np.float32)
+    logits = np.zeros((2, 3), np.float32)
+    found = np.asarray(find("kl").function(logits, jnp.zeros(2, jnp.int32), clean))
+    assert np.isnan(found[0]) and np.isfinite(found[1])
+
+
 def test_what_is_always_counted_is_not_counted_twice() -> None:
     assert [each.name for each in always()] == ["top1", "top5", "changed", "loss"]
     assert list(resolve(["top1", "brier"])) == ["brier"]

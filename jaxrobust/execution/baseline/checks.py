@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.ground.errors import SpecificationError
-from jaxrobust.metrics import REGISTRY as METRICS
 from jaxrobust.metrics import Metric
 from jaxrobust.program.rounding import PrecisionMode
 
@@ -78,7 +77,7 @@ def check_metrics(
     Raises:
         SpecificationError: an image has another number then.
     """
-    metrics = [each for each in metrics if METRICS.get(each.name) is not each]
+    metrics = [each for each in metrics if not each.is_built_in]
     if not metrics:
         return
 
