@@ -21,7 +21,7 @@ from benchmarking.figures import figures
 from benchmarking.table import precision_table, saving_table, table
 from benchmarking.workloads import FULL, PRECISE, QUICK, Workload
 
-CONTENDERS = ("pytorch", "jax_loop", "jaxrobust")
+CONTENDERS = ("pytorch", "pytorch_careful", "jax_loop", "jaxrobust")
 PRECISION = "float32 at full precision for all (TF32 off)"
 BEGAN = time.perf_counter()
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -268,5 +268,5 @@ def main() -> None:
     ]
     if disagreeing:
         raise SystemExit(
-            f"the contenders disagree on the undamaged network of {', '.join(disagreeing)}"
+            f"the contenders count differently on the same network of {', '.join(disagreeing)}"
         )

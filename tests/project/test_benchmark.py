@@ -10,8 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from benchmarking.workloads import FULL, PERTURBATIONS, QUICK, Trial, Workload, batch_sizes
+from benchmarking.workloads import (
+    FULL,
+    IMAGES,
+    PERTURBATIONS,
+    QUICK,
+    WEIGHTS,
+    Trial,
+    Workload,
+    batch_sizes,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Workload("alexnet-glyphs", ("fc8",), ("0.3", "0.6"), seeds=2, images=16, block=8, every=1)
@@ -109,6 +119,71 @@ def test_pytorch_agrees(tmp_path: Path, network: str, layers: tuple[str, ...]):
     assert abs(loop["clean_top1"] - sweep["clean_top1"]) <= 1
     # Other random draws of the same damage.
     assert abs(loop["damaged_accuracy"] - sweep["damaged_accuracy"]) < 0.15
+
+
+TINY = {
+    "alexnet-glyphs": {
+        **{f"conv{n}/kernel": (3, 3, a, b) for n, a, b in ((3, 6, 5), (4, 5, 5), (5, 5, 4))},
+        "conv1/kernel": (5, 5, 3, 4),
+        "conv2/kernel": (5, 5, 4, 6),
+        **{f"fc{n}/kernel": shape for n, shape in ((6, (36, 9)), (7, (9, 8)), (8, (8, 5)))},
+    },
+    "squeezenet1_1": {
+        "conv1/kernel": (3, 3, 3, 4),
+        "conv10/kernel": (1, 1, 6, 5),
+        **{
+            path: shape
+            for n in range(2, 10)
+            for path, shape in {
+                f"fire{n}/squeeze1x1/kernel": (1, 1, 4 if n == 2 else 6, 3),
+                f"fire{n}/expand1x1/kernel": (1, 1, 3, 2),
+                f"fire{n}/expand3x3/kernel": (3, 3, 3, 4),
+            }.items()
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("network", TINY)
+@pytest.mark.parametrize("budget", [1, 2**20])
+def test_the_careful_loop_counts_like_brute_force(tmp_path: Path, network: str, budget: int):
+    torch = pytest.importorskip("torch")
+    from benchmarking.contenders import pytorch, pytorch_careful
+    from benchmarking.contenders.pytorch_networks import build
+
+    generator = np.random.default_rng(0)
+    weights = {}
+    for path, shape in TINY[network].items():
+        scale = (2 / np.prod(shape[:-1])) ** 0.5
+        weights[path] = (scale * generator.standard_normal(shape)).astype(np.float32)
+        bias = path.replace("kernel", "bias")
+        weights[bias] = 0.1 * generator.standard_normal(shape[-1]).astype(np.float32)
+    inputs = generator.standard_normal((12, 63, 63, 3), np.float32)
+    labels = generator.integers(0, 5, 12)
+    np.savez(tmp_path / WEIGHTS, allow_pickle=False, **weights)
+    np.savez(tmp_path / IMAGES, inputs=inputs, labels=labels)
+    layers = tuple(path.rsplit("/", 1)[0] for path in reversed(TINY[network]))
+    workload = Workload(network, layers, ("0.4", "0.7"), seeds=2, images=12, block=4, every=2)
+
+    careful = pytorch_careful.Contender(workload, tmp_path, False)
+    careful.budget = budget
+    careful._lay_out("NCHW", 4)
+    found = careful.run(1)
+    right = 0
+    for trial in workload.timed(1):
+        fresh = build(network, weights)
+        layer = fresh.get_submodule(trial.layer.replace("/", "."))
+        draws = torch.Generator().manual_seed(trial.seed)
+        with torch.inference_mode():
+            pytorch.DAMAGE[trial.perturbation](list(layer.parameters()), trial.strength, draws)
+            logits = fresh(torch.from_numpy(inputs).permute(0, 3, 1, 2)).numpy()
+        right += int((logits.argmax(1) == labels).sum())
+    assert found["top1"] == right > 0
+    assert found["trials"] == len(layers) * len(PERTURBATIONS) * 2
+    assert 0 < found["once_seconds"] < found["seconds"]
+    # Every trial has restored what it damaged.
+    for name, leaf in build(network, weights).named_parameters():
+        assert torch.equal(leaf, careful.network.get_parameter(name))
 
 
 @pytest.mark.parametrize("workload", [*FULL.values(), *QUICK.values()])

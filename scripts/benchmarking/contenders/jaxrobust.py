@@ -54,6 +54,19 @@ def remaining_operations(network: Network, workload: Workload) -> int:
     return total * workload.images // workload.block
 
 
+def operations_of_careful_loop(network: Network, workload: Workload) -> int:
+    """Operations of a loop that runs for every trial what its layer's damage can reach.
+
+    The pass of the undamaged network, up to the last layer, is not counted.
+    """
+    total = 0
+    for name in workload.layers:
+        touched = tuple(leaf.path for leaf in network.layers[name].leaves)
+        total += _route(network, touched, workload).suffix_operations
+    trials = workload.trials // len(workload.layers)
+    return total * trials * workload.images // workload.block
+
+
 def _route(network: Network, touched: tuple[str, ...], workload: Workload) -> Route:
     return route_of(network, touched, workload.block, platform="cpu", reformulate=False)
 
@@ -123,8 +136,11 @@ class Contender:
             "clean_top1": cold["clean_top1"],
             "cold": {name: cold[name] for name in ("seconds", "compile_seconds")},
             "product_rate": rate,
-            "operations_of_loop": operations_of_loop(self.network, workload),
-            "remaining_operations": remaining_operations(self.network, workload),
+            "operations": {
+                "loop": operations_of_loop(self.network, workload),
+                "pytorch_careful": operations_of_careful_loop(self.network, workload),
+                "jaxrobust": remaining_operations(self.network, workload),
+            },
         }
 
     def run(self, number: int) -> dict[str, Any]:

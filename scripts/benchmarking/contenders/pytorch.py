@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -87,7 +88,7 @@ class Contender:
         if self.device == "cuda":
             device = torch.cuda.get_device_name()
         settings = f"PyTorch {torch.__version__}, {layout}, batches of {size}, {device}"
-        return {"settings": settings, "clean_top1": self._hits()}
+        return {"settings": settings, "layout": layout, "clean_top1": self._hits()}
 
     def _lay_out(self, layout: str, size: int) -> None:
         form = LAYOUTS[layout]
@@ -99,16 +100,21 @@ class Contender:
         hits = [(self.network(x).argmax(1) == labels).sum() for x, labels in self.batches]
         return int(torch.stack(hits).sum())
 
-    def _trial(self, trial: Trial) -> int:
+    @contextmanager
+    def _damaged(self, trial: Trial) -> Iterator[None]:
+        """The network is damaged in place inside, and intact again behind it."""
         layer = self.network.get_submodule(trial.layer.replace("/", "."))
         leaves = list(layer.parameters())
         intact = [leaf.clone() for leaf in leaves]
         self.generator.manual_seed(trial.seed)
         DAMAGE[trial.perturbation](leaves, trial.strength, self.generator)
-        hits = self._hits()
+        yield
         for leaf, values in zip(leaves, intact, strict=True):
             leaf.copy_(values)
-        return hits
+
+    def _trial(self, trial: Trial) -> int:
+        with self._damaged(trial):
+            return self._hits()
 
     @torch.inference_mode()
     def run(self, number: int) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The networks of the benchmark in PyTorch, with the weights of their twins in JAX."""
+"""The networks of the benchmark in PyTorch, as steps, with the weights of their twins in JAX."""
 
 # Only this contender needs PyTorch; where it is missing there is nothing to check it against.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 Weights = Mapping[str, np.ndarray]
+Step = Callable[[Any], Any]
 
 
 def _convolution(weights: Weights, name: str, stride: int = 1, padding: int = 0) -> nn.Conv2d:
@@ -28,7 +30,41 @@ def _relu(x: Any) -> Any:
     return F.relu(x, inplace=True)
 
 
-class AlexNet(nn.Module):
+class Steps(nn.Module):
+    """A network as a chain of steps, each of which uses one layer.
+
+    Attributes:
+        steps: (the layer's name, function from what the step before gave to what this one gives).
+            None changes what it is given, so that a loop can keep it.
+    """
+
+    steps: Sequence[tuple[str, Step]]
+
+    def forward(self, x: Any) -> Any:
+        for _, step in self.steps:
+            x = step(x)
+        return x
+
+
+def _activated(layer: nn.Module, then: Step | None = None, first: Step | None = None) -> Step:
+    """The layer and a ReLU, with what comes before and behind them."""
+
+    def step(x: Any) -> Any:
+        x = _relu(layer(first(x) if first else x))
+        return then(x) if then else x
+
+    return step
+
+
+def _pool(size: int, ceil: bool = False) -> Step:
+    return partial(F.max_pool2d, kernel_size=size, stride=2, ceil_mode=ceil)
+
+
+def _flat(x: Any) -> Any:
+    return x.flatten(1)
+
+
+class AlexNet(Steps):
     def __init__(self, weights: Weights, stride: int, padding: int):
         super().__init__()
         self.conv1 = _convolution(weights, "conv1", stride, padding)
@@ -37,66 +73,85 @@ class AlexNet(nn.Module):
         self.conv4 = _convolution(weights, "conv4", padding=1)
         self.conv5 = _convolution(weights, "conv5", padding=1)
         self.fc6, self.fc7, self.fc8 = (_dense(weights, name) for name in ("fc6", "fc7", "fc8"))
+        self.steps = [
+            ("conv1", _activated(self.conv1, then=_pool(3))),
+            ("conv2", _activated(self.conv2, then=_pool(3))),
+            ("conv3", _activated(self.conv3)),
+            ("conv4", _activated(self.conv4)),
+            ("conv5", _activated(self.conv5, then=_pool(3))),
+            ("fc6", _activated(self.fc6, first=_flat)),
+            ("fc7", _activated(self.fc7)),
+            ("fc8", self.fc8),
+        ]
 
-    def forward(self, x: Any) -> Any:
-        x = F.max_pool2d(_relu(self.conv1(x)), 3, 2)
-        x = F.max_pool2d(_relu(self.conv2(x)), 3, 2)
-        x = _relu(self.conv4(_relu(self.conv3(x))))
-        x = F.max_pool2d(_relu(self.conv5(x)), 3, 2).flatten(1)
-        return self.fc8(_relu(self.fc7(_relu(self.fc6(x)))))
 
-
-class VGG(nn.Module):
+class VGG(Steps):
     def __init__(self, weights: Weights):
         super().__init__()
+        self.steps: list[tuple[str, Step]] = []
         names = [path.split("/")[0] for path in weights if path.endswith("kernel")]
-        self.blocks = [
-            [name for name in names if name.startswith(f"conv{block}_")] for block in range(1, 6)
-        ]
-        for name in sum(self.blocks, []):
-            self.add_module(name, _convolution(weights, name, padding=1))
+        for block in range(1, 6):
+            inside = [name for name in names if name.startswith(f"conv{block}_")]
+            for name in inside:
+                layer = _convolution(weights, name, padding=1)
+                self.add_module(name, layer)
+                then = _pool(2) if name == inside[-1] else None
+                self.steps.append((name, _activated(layer, then)))
         self.fc6, self.fc7, self.fc8 = (_dense(weights, name) for name in ("fc6", "fc7", "fc8"))
-
-    def forward(self, x: Any) -> Any:
-        for block in self.blocks:
-            for name in block:
-                x = _relu(self.get_submodule(name)(x))
-            x = F.max_pool2d(x, 2, 2)
-        return self.fc8(_relu(self.fc7(_relu(self.fc6(x.flatten(1))))))
+        self.steps += [
+            ("fc6", _activated(self.fc6, first=_flat)),
+            ("fc7", _activated(self.fc7)),
+            ("fc8", self.fc8),
+        ]
 
 
 class Fire(nn.Module):
+    """Two convolutions of the same input, side by side, which a third one squeezes before.
+
+    As steps the larger one comes first: damage in the smaller one does not reach it, and damage in
+    the larger one costs only a run of the smaller one too many.
+    """
+
     def __init__(self, weights: Weights, name: str):
         super().__init__()
         self.squeeze1x1 = _convolution(weights, f"{name}/squeeze1x1")
         self.expand1x1 = _convolution(weights, f"{name}/expand1x1")
         self.expand3x3 = _convolution(weights, f"{name}/expand3x3", padding=1)
 
-    def forward(self, x: Any) -> Any:
-        x = _relu(self.squeeze1x1(x))
-        return torch.cat([_relu(self.expand1x1(x)), _relu(self.expand3x3(x))], 1)
+    def steps(self, name: str, then: Step | None) -> list[tuple[str, Step]]:
+        def large(squeezed: Any) -> Any:
+            return squeezed, _relu(self.expand3x3(squeezed))
+
+        def small(given: Any) -> Any:
+            squeezed, expanded = given
+            x = torch.cat([_relu(self.expand1x1(squeezed)), expanded], 1)
+            return then(x) if then else x
+
+        return [
+            (f"{name}/squeeze1x1", _activated(self.squeeze1x1)),
+            (f"{name}/expand3x3", large),
+            (f"{name}/expand1x1", small),
+        ]
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(Steps):
     """SqueezeNet 1.1."""
 
     def __init__(self, weights: Weights):
         super().__init__()
+        pool = _pool(3, ceil=True)
         self.conv1 = _convolution(weights, "conv1", stride=2)
+        self.steps: list[tuple[str, Step]] = [("conv1", _activated(self.conv1, then=pool))]
         for number in range(2, 10):
-            self.add_module(f"fire{number}", Fire(weights, f"fire{number}"))
+            name = f"fire{number}"
+            fire = Fire(weights, name)
+            self.add_module(name, fire)
+            self.steps += fire.steps(name, pool if number in (3, 5) else None)
         self.conv10 = _convolution(weights, "conv10")
-
-    def forward(self, x: Any) -> Any:
-        x = F.max_pool2d(_relu(self.conv1(x)), 3, 2, ceil_mode=True)
-        for number in range(2, 10):
-            x = self.get_submodule(f"fire{number}")(x)
-            if number in (3, 5):
-                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
-        return _relu(self.conv10(x)).mean((2, 3))
+        self.steps.append(("conv10", _activated(self.conv10, then=lambda x: x.mean((2, 3)))))
 
 
-def build(name: str, weights: Weights) -> nn.Module:
+def build(name: str, weights: Weights) -> Steps:
     """The network of that name in the zoo.
 
     Args:
