@@ -4,7 +4,7 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ class Steps(nn.Module):
             None changes what it is given, so that a loop can keep it.
     """
 
-    steps: Sequence[tuple[str, Step]]
+    steps: list[tuple[str, Step]]
 
     def forward(self, x: Any) -> Any:
         for _, step in self.steps:
