@@ -220,7 +220,7 @@ def test_perturbations_of_the_current_folder_are_found(
     ("path", "message"),
     [
         ("no_such_module:it", "No module named 'no_such_module'"),
-        (":it", "ValueError: Empty module name"),
+        (":it", "unknown perturbation ':it'"),
         ("damage.py:it", "write damage:it"),
         (".damage:it", "TypeError: the 'package' argument is required"),
         ("json:loads.it", "AttributeError: 'function' object has no attribute 'it'"),
