@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarking.workloads import PERTURBATIONS, Workload
 
 Answers = dict[str, dict[str, Any]]
+# An operation whose rate is measured beside: every contender is compared with it.
+PRODUCT = "JAX matrix product"
 
 
-def figures(workload: Workload, workers: Answers) -> dict[str, Any]:
+def peak(rates: Mapping[str, Sequence[float]]) -> tuple[str, float]:
+    """The fastest of some operations, and its best rate.
+
+    Args:
+        rates: operation -> its rates, one for each time it was measured; at least one.
+    """
+    fastest = max(rates, key=lambda operation: max(rates[operation]))
+    return fastest, max(rates[fastest])
+
+
+def figures(
+    workload: Workload, workers: Answers, rates: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
     """The figures of one workload.
 
     Args:
         workload: what was run.
         workers: contender -> `start`, `rounds` and `finish`, its answers; `jaxrobust` last.
+        rates: operation -> its operations per second before and after; `PRODUCT` is one of them.
 
     Returns:
         Plain values for JSON: seconds of the whole workload per round, scaled up for the loops;
@@ -24,7 +39,8 @@ def figures(workload: Workload, workers: Answers) -> dict[str, Any]:
         contender; operations per second in GFLOP/s.
     """
     own = workers["jaxrobust"]
-    rates = [own["start"]["product_rate"], own["finish"]["product_rate"]]
+    fastest, most = peak(rates)
+    peaks = {"share_of_product": max(rates[PRODUCT]), "share_of_peak": most}
     first = next(iter(workers))
     contenders = {name: _contender(workload, answers) for name, answers in workers.items()}
     sweep = contenders["jaxrobust"]
@@ -40,11 +56,15 @@ def figures(workload: Workload, workers: Answers) -> dict[str, Any]:
     for name, each in contenders.items():
         operations = own["start"]["operations"]
         each["operations"] = operations.get(name, operations["loop"])
-        each |= _rates(workload, each, each["seconds"], contenders[first], max(rates))
+        each |= _rates(workload, each, each["seconds"], contenders[first], peaks)
     sweep["without_compilation"] = _rates(
-        workload, sweep, sweep["seconds_without_compilation"], contenders[first], max(rates)
+        workload, sweep, sweep["seconds_without_compilation"], contenders[first], peaks
     )
     counts = [each["clean_top1"] for each in contenders.values()]
+    careful = contenders.get("pytorch_careful")
+    if careful:
+        pairs = zip(careful["seconds"], sweep["seconds"], strict=True)
+        sweep["ratios_to_pytorch_careful"] = [theirs / ours for theirs, ours in pairs]
     return {
         "network": workload.network,
         "layers": list(workload.layers),
@@ -54,7 +74,8 @@ def figures(workload: Workload, workers: Answers) -> dict[str, Any]:
         "images": workload.images,
         "trials": workload.trials,
         "reduced": workload.reduced,
-        "product_gflops": [rate / 1e9 for rate in rates],
+        "operation_gflops": {name: [rate / 1e9 for rate in each] for name, each in rates.items()},
+        "peak": fastest,
         "ratios_to": first,
         "contenders": contenders,
         "agree": max(counts) - min(counts) <= 1 and _loops_agree(workload, workers),
@@ -100,7 +121,7 @@ def _rates(
     contender: dict[str, Any],
     seconds: Sequence[float],
     baseline: dict[str, Any],
-    peak: float,
+    peaks: Mapping[str, float],
 ) -> dict[str, Any]:
     median = statistics.median(seconds)
     ratios = [theirs / ours for theirs, ours in zip(baseline["seconds"], seconds, strict=True)]
@@ -110,5 +131,5 @@ def _rates(
         "ratios": ratios,
         "ratio": statistics.median(ratios),
         "gflops": contender["operations"] / median / 1e9,
-        "share_of_peak": contender["operations"] / median / peak,
+        **{name: contender["operations"] / median / rate for name, rate in peaks.items()},
     }

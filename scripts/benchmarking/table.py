@@ -6,6 +6,7 @@ import statistics
 import textwrap
 from typing import Any
 
+from benchmarking.figures import PRODUCT
 from jaxrobust.ground.text import aligned
 
 _HEAD: tuple[str, ...] = (
@@ -14,6 +15,7 @@ _HEAD: tuple[str, ...] = (
     "images/s",
     "times as fast",
     "GFLOP/s",
+    "of JAX",
     "of peak",
     "top-1",
     "memory",
@@ -32,7 +34,7 @@ def table(name: str, title: str, figures: dict[str, Any]) -> str:
     for contender, each in figures["contenders"].items():
         rows.append(_row(contender.replace("_", " "), each, each))
         if "without_compilation" in each:
-            rows.append(_row("  without compilation", each["without_compilation"], None))
+            rows.append(_row("  once compiled", each["without_compilation"], None))
     first, *others = zip(*rows, strict=True)
     others = [[cell.rjust(max(map(len, column))) for cell in column] for column in others]
     lines = aligned(list(zip(first, *others, strict=True))).splitlines()
@@ -48,6 +50,7 @@ def _row(label: str, rates: dict[str, Any], whole: dict[str, Any] | None) -> tup
         f"{rates['images_per_second']:,.0f}",
         f"{rates['ratio']:.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
         f"{rates['gflops']:,.0f}",
+        f"{rates['share_of_product']:.0%}",
         f"{rates['share_of_peak']:.0%}",
         f"{whole['damaged_accuracy']:.1%}" if whole else "",
         _gib(whole["peak_bytes"]) if whole else "",
@@ -73,7 +76,14 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     warm = sorted(sweep["compile_seconds"])
     left = sweep["operations"] / contenders["jax_loop"]["operations"]
     counts = [each["clean_top1"] for each in contenders.values()]
-    before, after = figures["product_gflops"]
+    rates = figures["operation_gflops"]
+    before, after = rates[PRODUCT]
+    careful = sweep.get("ratios_to_pytorch_careful")
+    if careful:
+        notes.append(
+            f"jaxrobust is {statistics.median(careful):.2f} ({min(careful):.2f}–"
+            f"{max(careful):.2f}) times as fast as the careful PyTorch loop"
+        )
     return [
         *notes,
         f"compilation: {cold['compile_seconds']:.1f} s of the first sweep's {cold['seconds']:.1f} "
@@ -81,7 +91,9 @@ def _notes(figures: dict[str, Any]) -> list[str]:
         "cache",
         f"operations that remain in the sweep: {sweep['operations'] / 1e9:,.0f} of the loops' "
         f"{contenders['jax_loop']['operations'] / 1e9:,.0f} GFLOP, {left:.0%}",
-        f"peak: float32 matrix products, {before:,.0f} GFLOP/s before, {after:,.0f} after",
+        f"of JAX: its float32 matrix product, {before:,.0f} GFLOP/s before, {after:,.0f} after; "
+        f"of peak: the fastest operation measured, {figures['peak']}, "
+        f"{max(rates[figures['peak']]):,.0f} GFLOP/s",
         f"random draws alone: {sweep['draw_seconds']:.1f} s, {sweep['draw_share']:.0%} of a sweep",
         f"right of {figures['images']} images without damage: {', '.join(map(str, counts))}"
         + ("" if figures["agree"] else ": THE CONTENDERS DISAGREE"),

@@ -73,11 +73,11 @@ def batch_sizes(images: int) -> list[int]:
     return sorted({max(size for size in divisors if size <= most) for most in (16, 64, 256)})
 
 
-def best_seconds(work: Callable[[], object]) -> float:
-    """The shorter of two times that some work takes, after it has been done once."""
+def best_seconds(work: Callable[[], object], times: int = 2) -> float:
+    """The shortest of so many times that some work takes, after it has been done once."""
     work()
     seconds = []
-    for _ in range(2):
+    for _ in range(times):
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)

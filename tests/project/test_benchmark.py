@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarking.figures import PRODUCT, peak
 from benchmarking.workloads import (
     FULL,
     IMAGES,
@@ -78,7 +79,9 @@ def test_figures_without_pytorch(tmp_path: Path):
     for each in (loop, sweep, sweep["without_compilation"]):
         assert each["median_seconds"] * each["images_per_second"] == pytest.approx(trials * images)
         assert each["ratio"] == statistics.median(each["ratios"])
-        assert each["share_of_peak"] == pytest.approx(each["gflops"] / max(found["product_gflops"]))
+        product = max(found["operation_gflops"][PRODUCT])
+        assert each["share_of_product"] == pytest.approx(each["gflops"] / product)
+        assert each["share_of_peak"] == each["share_of_product"]  # no other operation without it
     for each in (loop, sweep):
         assert each["gflops"] * each["median_seconds"] * 1e9 == pytest.approx(each["operations"])
         assert each["peak_bytes"] > 2**20
@@ -113,12 +116,24 @@ def test_what_saving_costs(tmp_path: Path):
 def test_pytorch_agrees(tmp_path: Path, network: str, layers: tuple[str, ...]):
     pytest.importorskip("torch")
     workload = replace(SMALL, network=network, layers=layers, every=2)
-    found, _, _ = benchmark(workload, tmp_path)
+    found, table, _ = benchmark(workload, tmp_path)
     loop, sweep = found["contenders"]["pytorch"], found["contenders"]["jaxrobust"]
+    careful = found["contenders"]["pytorch_careful"]
+    assert found["agree"] and careful["trials_timed"] == loop["trials_timed"]
+    assert careful["operations"] < loop["operations"]
+    assert len(found["operation_gflops"]) == 5
+    assert sweep["share_of_peak"] <= sweep["share_of_product"]
+    assert found["peak"] in table and max(map(len, table.splitlines())) <= 100
     assert loop["trials_timed"] * 2 == sweep["trials_timed"]
     assert abs(loop["clean_top1"] - sweep["clean_top1"]) <= 1
     # Other random draws of the same damage.
     assert abs(loop["damaged_accuracy"] - sweep["damaged_accuracy"]) < 0.15
+
+
+def test_the_peak_is_the_largest_rate_of_any_operation():
+    assert peak({PRODUCT: [5.0, 2.0]}) == (PRODUCT, 5.0)
+    assert peak({PRODUCT: [5.0, 2.0], "convolution": [1.0, 7.0]}) == ("convolution", 7.0)
+    assert peak({"convolution": [4.0, 4.5], PRODUCT: [5.0, 2.0]}) == (PRODUCT, 5.0)
 
 
 TINY = {

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarking.contenders import pytorch_rates
 from benchmarking.contenders.pytorch_networks import build
 from benchmarking.workloads import (
     IMAGES,
@@ -123,6 +124,10 @@ class Contender:
         hits = [self._trial(trial) for trial in trials]
         seconds = time.perf_counter() - began
         return {"seconds": seconds, "trials": len(trials), "top1": sum(hits)}
+
+    @torch.inference_mode()
+    def rates(self) -> dict[str, Any]:
+        return {"rates": pytorch_rates.rates(self.device)}
 
     @torch.inference_mode()
     def finish(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class AlexNet(Steps):
 class VGG(Steps):
     def __init__(self, weights: Weights):
         super().__init__()
-        self.steps: list[tuple[str, Step]] = []
+        self.steps = []
         names = [path.split("/")[0] for path in weights if path.endswith("kernel")]
         for block in range(1, 6):
             inside = [name for name in names if name.startswith(f"conv{block}_")]
@@ -141,7 +141,7 @@ class SqueezeNet(Steps):
         super().__init__()
         pool = _pool(3, ceil=True)
         self.conv1 = _convolution(weights, "conv1", stride=2)
-        self.steps: list[tuple[str, Step]] = [("conv1", _activated(self.conv1, then=pool))]
+        self.steps = [("conv1", _activated(self.conv1, then=pool))]
         for number in range(2, 10):
             name = f"fire{number}"
             fire = Fire(weights, name)
