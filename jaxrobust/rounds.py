@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def _run_round(
     progress.state.settle()
     late = False
     try:
-        runner.run(progress.state, progress.spec.seeds, progress.plans, follower, progress.wanted)
+        runner.run(progress.state, progress.state.seeds, progress.plans, follower, progress.wanted)
     except _TimeIsUp:
         late = True
         for _ in follower.ends():
@@ -119,11 +119,10 @@ def _blocks_per_seed(runner: Runner, progress: SweepProgress, layer: int, half_w
 
 def _run_pilot_again(runner: Runner, progress: SweepProgress, layer: int) -> None:
     """Runs the pilot of a layer that was counted before, only to see what it takes here."""
-    small = replace(progress.spec, seeds=FEWEST)
     wanted = progress.wanted[:, :, :, :FEWEST].copy()
     wanted[~progress.random] = False
-    wanted[:, np.arange(len(small.layers)) != layer] = False
-    runner.run(State.empty(small), FEWEST, list(progress.plans), Alone(), wanted)
+    wanted[:, np.arange(len(progress.spec.layers)) != layer] = False
+    runner.run(State.empty(progress.spec, FEWEST), FEWEST, list(progress.plans), Alone(), wanted)
 
 
 class Deadline:

@@ -155,7 +155,7 @@ def sweep(
         report=report,
     )
     machine = Machine.of(request.options.devices, request.options.memory)
-    State.check_size(request.spec, machine.memory)
+    State.check_size(request.spec, request.spec.sampling.first_seeds, machine.memory)
     measured = (*always(), *request.metrics.values())
     progress = SweepProgress(
         network, request.spec, request.perturbations, request.source.labels, measured
@@ -174,7 +174,7 @@ def sweep(
         for warning in progress.warnings:
             warnings.warn(warning, stacklevel=2)
         if runner and precision is None:
-            runner.run(progress.state, request.spec.seeds, progress.plans, follower)
+            runner.run(progress.state, progress.state.seeds, progress.plans, follower)
             progress.finished = True
         elif runner and precision is not None:
             run_to_precision(runner, progress, precision, deadline, follower, processes)

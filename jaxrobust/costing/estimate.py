@@ -104,7 +104,7 @@ def plan(
     )
     spec = request.spec
     machine = Machine.of(request.options.devices, request.options.memory)
-    State.check_size(spec, machine.memory)
+    State.check_size(spec, spec.sampling.first_seeds, machine.memory)
     sweep = (network, spec, request.perturbations, request.options, machine)
     work = _planned(targets(*sweep), spec.images)
     few, decoding = _decode(request)
@@ -139,7 +139,7 @@ def plan(
         operations=_operations(work, timing, spec.images),
         operations_without_hoisting=timing.whole * trials * spec.images,
         parameters=sum(leaf.nbytes for leaf in jax.tree.leaves(network.params)),
-        sums=State.size_in_bytes(spec),
+        sums=State.size_in_bytes(spec, spec.sampling.first_seeds),
         seconds=timing.seconds(work, spec.images),
         fastest=timing.at("low", work, spec.images),
         slowest=timing.at("high", work, spec.images),

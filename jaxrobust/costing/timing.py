@@ -200,8 +200,7 @@ def _rates(job: Job, clean: Baseline, work: Work, timing: Timing) -> Rates:
     # More of them than are waited for, or the last would have less beside it than the others.
     passes = _MOST_PASSES + 1 + plan.steps_under_way
     in_a_pass = plan.images_per_step * plan.image_devices
-    spec = replace(job.spec, images=passes * in_a_pass)
-    job = replace(job, spec=spec)
+    images = passes * in_a_pass
     group = Group(
         job,
         clean,
@@ -210,12 +209,12 @@ def _rates(job: Job, clean: Baseline, work: Work, timing: Timing) -> Rates:
         target.layers,
         target.touched,
         [(each.perturbation, len(each.trials)) for each in sample.trial_sets],
-        spec.images,
-        spec.seeds,
+        images,
+        job.spec.sampling.first_seeds,
         rounds.segmented,
         rounds,
     )
-    task = Task(list(sample.trial_sets), ((0, spec.images),))
+    task = Task(list(sample.trial_sets), ((0, images),))
     begun = perf_counter()
     with closing(cast("Generator[Sums, None, None]", group.steps([task]))) as steps:
         ends = _passes(steps, sample.trials)

@@ -11,19 +11,20 @@ from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
 
 
-def carry_over(state: State, held: Specification, asked: Specification) -> State:
+def carry_over(state: State, held: Specification, asked: Specification, seeds: int) -> State:
     """The state of a sweep that begins with everything that a smaller one has counted.
 
     Args:
         state: of the smaller one; blocks that were not counted wholly are left.
         held, asked: both specifications, of which the second one adds to the first.
+        seeds: how many there is room for afterwards, at least as many as before.
     """
-    new = State.empty(asked)
+    new = State.empty(asked, seeds)
     place = (
         _places([name for name, _ in held.strengths], [name for name, _ in asked.strengths]),
         _places([name for name, _ in held.layers], [name for name, _ in asked.layers]),
         _places(held.grid, asked.grid),
-        range(held.seeds),
+        range(state.seeds),
     )
     # A last block that was not full is run again with the images that fill it.
     grown = asked.images > held.images

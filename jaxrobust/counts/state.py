@@ -35,9 +35,9 @@ class State:
     carried: np.ndarray
 
     @staticmethod
-    def check_size(spec: Specification, memory: int) -> None:
-        """Raises SpecificationError if the state would not fit into a quarter of the memory."""
-        cells, size = State._cells(spec), State.size_in_bytes(spec)
+    def check_size(spec: Specification, seeds: int, memory: int) -> None:
+        """Raises SpecificationError if the sums of so many seeds take over a quarter of memory."""
+        cells, size = State._cells(spec, seeds), State.size_in_bytes(spec, seeds)
         if size > memory // 4:
             raise SpecificationError(
                 f"{cells:,} trials × blocks need {binary_size(size)} of sums, more than a "
@@ -46,20 +46,20 @@ class State:
             )
 
     @staticmethod
-    def size_in_bytes(spec: Specification) -> int:
-        """Bytes of the sums of all trials, on the host."""
+    def size_in_bytes(spec: Specification, seeds: int) -> int:
+        """Bytes of the sums of all trials of so many seeds, on the host."""
         kinds = sum(kind.itemsize * max(bins, 1) for kind, bins in _kinds(spec).values())
-        return State._cells(spec) * (kinds + 1 + _bytes_of_bits(spec))
+        return State._cells(spec, seeds) * (kinds + 1 + _bytes_of_bits(spec))
 
     @staticmethod
-    def _cells(spec: Specification) -> int:
-        trials = len(spec.strengths) * len(spec.layers) * len(spec.grid) * spec.seeds
+    def _cells(spec: Specification, seeds: int) -> int:
+        trials = len(spec.strengths) * len(spec.layers) * len(spec.grid) * seeds
         return trials * spec.blocks
 
     @staticmethod
-    def empty(spec: Specification) -> State:
-        """Nothing has been seen yet."""
-        shape = (len(spec.strengths), len(spec.layers), len(spec.grid), spec.seeds, spec.blocks)
+    def empty(spec: Specification, seeds: int) -> State:
+        """Nothing has been seen yet; there is room for so many seeds."""
+        shape = (len(spec.strengths), len(spec.layers), len(spec.grid), seeds, spec.blocks)
         trials = {
             name: np.zeros((*shape, bins) if bins else shape, kind)
             for name, (kind, bins) in _kinds(spec).items()
@@ -72,6 +72,11 @@ class State:
             clean={name: np.zeros_like(values[0, 0, 0, 0]) for name, values in trials.items()},
             carried=np.zeros(shape, bool),
         )
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds there is room for."""
+        return self.carried.shape[3]
 
     @property
     def counted(self) -> np.ndarray:

@@ -29,7 +29,7 @@ from jaxrobust.metrics import Metric, Wanted, resolve
 from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode
-from jaxrobust.sampling import FEWEST
+from jaxrobust.sampling import FixedSeeds, SamplingRule, UntilHalfWidth
 
 _SEEDS = 5
 
@@ -88,8 +88,9 @@ def resolve_request(
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     chosen_metrics, options = resolve(metrics), options or Options()
-    if seeds is None:
-        seeds = _SEEDS if half_width is None else FEWEST
+    sampling: SamplingRule = FixedSeeds(_SEEDS if seeds is None else seeds)
+    if half_width is not None:
+        sampling = UntilHalfWidth(float(half_width))
     source = source_of(images).with_classes(network.class_names, network.classes)
     spec = specify(
         network,
@@ -97,13 +98,12 @@ def resolve_request(
         perturbations=chosen,
         layers=layers,
         strengths=grids,
-        seeds=seeds,
+        sampling=sampling,
         root=root,
         block=block,
         metrics=chosen_metrics,
         precision=precision_mode,
         keep=keep,
-        half_width=half_width,
         report=report,
     )
     _warn(network, spec, chosen)

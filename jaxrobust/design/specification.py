@@ -25,6 +25,7 @@ from jaxrobust.networks.fingerprint import fingerprint
 from jaxrobust.perturbations import Code, Perturbation, check_fits, decimal, find
 from jaxrobust.program.rounding import PrecisionMode, check_mode
 from jaxrobust.results import BITS, CONTROL, NONFINITE, SEEN
+from jaxrobust.sampling import FixedSeeds, SamplingRule, rule_from_json
 
 DEFAULT_BLOCK = 50
 # The network is traced for a block, whose values have to be counted in 64 bits.
@@ -53,14 +54,12 @@ class Specification:
         strengths: perturbation and its strengths, as decimal strings, ascending.
         import_paths: perturbation and the import path of one that isn't built in; where it lies
             is no part of the identity.
-        seeds: how many random draws, with indices 0 … seeds - 1; of a sweep to a precision the
-            most that any cell has been given so far.
+        sampling: how many seeds each cell gets, or what it takes.
         root: the root of all random keys.
         metrics: what is measured of each image: name, and `share`, `finite` and `bins` of
             `jaxrobust.Metric`.
         precision: what the operands of matrix products and convolutions are rounded to.
         keep: "counts", or "images": also which images were right.
-        half_width: of each cell's 95 % interval, in a sweep to a precision.
         code: what computes the numbers, which part of it, and the digest of what that computes;
             empty in sweeps of version 0.1, which did not know.
     """
@@ -75,13 +74,17 @@ class Specification:
     layers: tuple[tuple[str, tuple[str, ...]], ...]
     strengths: tuple[tuple[str, tuple[str, ...]], ...]
     import_paths: tuple[tuple[str, str], ...] = field(compare=False)
-    seeds: int
+    sampling: SamplingRule
     root: int
     metrics: tuple[tuple[str, bool, bool, int], ...]
     precision: PrecisionMode = "float32"
     keep: Keep = "counts"
-    half_width: float | None = None
     code: Code = ()
+
+    @property
+    def half_width(self) -> float | None:
+        """That of each cell's 95 % interval, in a sweep to a precision."""
+        return getattr(self.sampling, "half_width", None)
 
     @property
     def blocks(self) -> int:
@@ -110,19 +113,22 @@ class Specification:
 
         if not isinstance(values, Mapping):
             raise TypeError("a specification is a mapping")
-        spec = Specification(**{name: frozen(value) for name, value in values.items()})
+        frozen_values = {name: frozen(value) for name, value in values.items()}
+        sampling = rule_from_json(values["sampling"]) if "sampling" in values else None
+        spec = Specification(**{**frozen_values, "sampling": sampling})
         for name, kind in get_type_hints(Specification).items():
             if not _is_of(getattr(spec, name), kind):
                 raise TypeError(f"{name} of a specification is not {kind}")
         numbers = [strength for _, strengths in spec.strengths for strength in strengths]
-        if min(spec.images, spec.block, spec.seeds) < 1 or not all(map(_is_number, numbers)):
+        if min(spec.images, spec.block) < 1 or not all(map(_is_number, numbers)):
             raise TypeError("a number in a specification is out of its range")
         return spec
 
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON form of what is compared, in hexadecimal."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+        compared = [f.name for f in fields(self) if f.compare]
+        values = {name: value for name, value in self.to_json().items() if name in compared}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -265,31 +271,31 @@ def specify(
     perturbations: Sequence[Perturbation],
     layers: Selector,
     strengths: Mapping[str, Sequence[Decimal]],
-    seeds: int,
+    sampling: SamplingRule,
     root: int,
     block: int,
     metrics: Mapping[str, Metric],
     precision: PrecisionMode = "float32",
     keep: Keep = "counts",
-    half_width: float | None = None,
     report: Report = silent,
 ) -> Specification:
     """Checks that a sweep can be run as asked, and writes down what it is.
 
     Args:
-        network, images, layers, seeds, root, block, keep: as for `jaxrobust.sweep`; the labels of
+        network, images, layers, root, block, keep: as for `jaxrobust.sweep`; the labels of
             the images are indices of the network's classes.
         perturbations: from `resolve_perturbations`.
         strengths: from `resolve_strengths`.
+        sampling: how many seeds each cell gets.
         metrics: beside those that are always counted, by name.
         precision: of matrix products and convolutions.
-        half_width: see `Specification`.
         report: called while the images are read for their fingerprint.
 
     Raises:
         SpecificationError: anything that would fail later.
     """
-    check_whole("seeds", seeds, 1)
+    if isinstance(sampling, FixedSeeds):
+        check_whole("seeds", sampling.seeds, 1)
     check_whole("root", root, 0)
     check_block(block)
     check_mode(precision)
@@ -323,7 +329,7 @@ def specify(
         layers=tuple(groups.items()),
         strengths=tuple((name, tuple(map(_plain, s))) for name, s in strengths.items()),
         import_paths=tuple((p.name, p.import_path) for p in perturbations if p.import_path),
-        seeds=int(seeds),
+        sampling=sampling,
         root=int(root),
         metrics=tuple(
             (each.name, each.share, each.finite, each.bins)
@@ -331,7 +337,6 @@ def specify(
         ),
         precision=precision,
         keep=keep,
-        half_width=half_width,
         code=code.on(groups.items(), strengths),
     )
 

@@ -43,6 +43,7 @@ class TrialSet:
 
     @staticmethod
     def of(spec: Specification, perturbations: Sequence[Perturbation]) -> list[TrialSet]:
+        """Those of a sweep, with the seeds that there is room for at first."""
         trial_sets = []
         for row, (perturbation, (_, strengths)) in enumerate(
             zip(perturbations, spec.strengths, strict=True)
@@ -51,7 +52,7 @@ class TrialSet:
             nothing = Decimal(str(perturbation.identity))
             identity = next((c for c in columns if spec.grid[c] == nothing), None)
             columns = [column for column in columns if column != identity]
-            seeds = spec.seeds if perturbation.draw else 1
+            seeds = spec.sampling.first_seeds if perturbation.draw else 1
             trial_sets.append(TrialSet(row, perturbation, columns, identity, seeds))
         return trial_sets
 

@@ -207,7 +207,8 @@ def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for name, members in spec["layers"]
     ]
     yield "damaged layers", ", ".join(groups)
-    most = "" if spec.get("half_width") is None else "up to "
+    # Version 0.1 knew no sampling rule.
+    most = "up to " if spec.get("sampling", spec).get("half_width") else ""
     yield "seeds", f"{most}{spec['seeds']} (root {spec['root']})"
     if most:
         yield "precision asked for", f"±{spec['half_width']:g} of top-1 accuracy in each cell"

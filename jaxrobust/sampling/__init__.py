@@ -23,18 +23,23 @@ from jaxrobust.sampling.block_schedule import block_schedule
 from jaxrobust.sampling.estimate import Estimate, estimate
 from jaxrobust.sampling.pilot import Costs, VarianceParts, blocks_per_seed, pilot, variance_parts
 from jaxrobust.sampling.rounds import FEWEST, next_seeds, seeds_needed, unseen_events
+from jaxrobust.sampling.rule import FixedSeeds, SamplingRule, UntilHalfWidth, rule_from_json
 
 __all__ = [
     "FEWEST",
     "Allocation",
     "Costs",
     "Estimate",
+    "FixedSeeds",
+    "SamplingRule",
+    "UntilHalfWidth",
     "VarianceParts",
     "block_schedule",
     "blocks_per_seed",
     "estimate",
     "next_seeds",
     "pilot",
+    "rule_from_json",
     "seeds_needed",
     "unseen_events",
     "variance_parts",

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -191,8 +190,6 @@ class _Saver:
         if record is None or result is None:
             return False
         held, asked = Specification.from_json(record["specification"]), self._kept.spec
-        if asked.half_width is not None:  # how many seeds it takes is not asked for
-            asked = replace(asked, seeds=held.seeds)
         if held != asked:
             raise SpecificationError(
                 f"{self._folder} holds a finished result but no checkpoints any more, so that "
@@ -338,6 +335,7 @@ class _Saver:
             "specification": self._kept.spec.to_json(),
             "hash": self._kept.spec.hash,
             "finished": finished,
+            "seeds": self._kept.state.seeds,
             "extends": self._extends,
             "left_out": list(self._asked.images.left_out),
             "written": _now(),

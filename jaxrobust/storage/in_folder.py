@@ -59,6 +59,7 @@ class SweepInFolder:
             self.code,
             self.extend,
             _upgraded(record),
+            record.get("seeds", held.sampling.first_seeds),
         )
 
 

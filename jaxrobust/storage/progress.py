@@ -13,6 +13,7 @@ from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import TrialSet
 from jaxrobust.execution.run import Plans
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.metrics import Metric
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
@@ -52,7 +53,7 @@ class SweepProgress:
         metrics: Sequence[Metric],
     ) -> None:
         self.spec, self._labels = spec, labels
-        self.state = State.empty(spec)
+        self.state = State.empty(spec, spec.sampling.first_seeds)
         self.allocation = None
         self.plans: Plans = []
         self.finished = False
@@ -113,6 +114,7 @@ class SweepProgress:
             "specification": self.spec.to_json(),
             "plan": self.plans,
             "finished": self.finished,
+            "seeds": self.state.seeds,
             "coordinates": self._coordinates,
             "metrics": self._metrics,
             "attributes": {**info.to_attributes(), "specification": self.spec.hash},
@@ -125,8 +127,6 @@ class SweepProgress:
             return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
 
         held = Specification.from_json(record["specification"])
-        if self.allocation is not None:
-            self.spec = replace(self.spec, seeds=max(self.spec.seeds, held.seeds))
         self.state = State(those(TRIALS), those(CLEAN), arrays[_CARRIED])
         if held == self.spec:
             self.plans, self.finished = record["plan"], record["finished"]
@@ -134,7 +134,13 @@ class SweepProgress:
             if self.allocation is not None:
                 self.allocation = Allocation(**those(GOAL))
         else:
-            self.state = carry_over(self.state, held, self.spec)
+            seeds = max(self.state.seeds, self.spec.sampling.first_seeds)
+            if self.allocation is None and seeds > self.spec.sampling.first_seeds:
+                raise SpecificationError(
+                    f"the sweep to a precision that this one extends has come to {seeds:,} seeds, "
+                    f"not {self.spec.sampling.first_seeds:,}: ask for at least as many"
+                )
+            self.state = carry_over(self.state, held, self.spec, seeds)
             alike = held.half_width == self.spec.half_width and held.images == self.spec.images
             if self.allocation is not None and alike:
                 self._take_shown(held, those(GOAL)["shown"])
@@ -161,15 +167,14 @@ class SweepProgress:
     def wanted(self) -> np.ndarray:
         """The blocks that each trial of a sweep to a precision is to see: see `Allocation`."""
         spec = self.spec
-        return self.the_allocation.wanted(spec.seeds, spec.blocks, spec.root, self.random)
+        return self.the_allocation.wanted(self.state.seeds, spec.blocks, spec.root, self.random)
 
     def check_room(self, seeds: int, memory: int) -> None:
         """Raises SpecificationError if so many seeds' sums would not fit into so much memory."""
-        if seeds > self.spec.seeds:
-            State.check_size(replace(self.spec, seeds=seeds), memory)
+        if seeds > self.state.seeds:
+            State.check_size(self.spec, seeds, memory)
 
     def grow(self, seeds: int) -> None:
         """Makes room for so many seeds."""
-        if seeds > self.spec.seeds:
-            larger = replace(self.spec, seeds=seeds)
-            self.state, self.spec = carry_over(self.state, self.spec, larger), larger
+        if seeds > self.state.seeds:
+            self.state = carry_over(self.state, self.spec, self.spec, seeds)

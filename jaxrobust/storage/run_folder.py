@@ -161,7 +161,8 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
 def design_of(specification: Mapping[str, Any]) -> str:
     """Fingerprint of what is measured, from a specification as JSON.
 
-    How many seeds a sweep to a precision has come to is no part of it.
+    How many seeds a sweep to a precision has come to, which version 0.1 wrote there, is no part
+    of it.
     """
     fixed = dict(specification)
     if fixed.get("half_width") is not None:

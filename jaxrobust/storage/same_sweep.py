@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from jaxrobust.design.specification import Specification
 from jaxrobust.ground.errors import SpecificationError
 
 # Arguments of `sweep` that have another name than the field that they become.
-_ASKED_AS = {"half_width": "precision", "precision": "precision_mode"}
+_ASKED_AS = {"precision": "precision_mode"}
 
 
 def check_same(
@@ -24,6 +24,7 @@ def check_same(
     code: SweepCode,
     extend: bool,
     upgraded: str,
+    seeds: int,
 ) -> None:
     """Makes sure that a folder's sweep may be gone on with.
 
@@ -33,12 +34,11 @@ def check_same(
         images, code: those that are asked for.
         extend: whether the one that is asked for may add to the other.
         upgraded: the packages that have another version now, in words.
+        seeds: how many the folder's sweep has come to.
 
     Raises:
         SpecificationError: in one line that names what differs, and both values.
     """
-    if asked.half_width is not None:  # how many seeds it takes is not asked for
-        asked = replace(asked, seeds=max(asked.seeds, held.seeds))
     if not held.code:
         raise SpecificationError(
             f"{folder} holds a sweep of an earlier jaxrobust, which did not record what its code "
@@ -46,20 +46,14 @@ def check_same(
         )
     names = [f.name for f in fields(held) if f.compare and f.name != "code"]
     differing = [name for name in names if getattr(held, name) != getattr(asked, name)]
-    lacking = [name for name in differing if not _adds(name, held, asked, images)]
+    lacking = [name for name in differing if not _adds(name, held, asked, images, seeds)]
     named = lacking if extend else differing
     otherwise = _otherwise(held, asked, code) if held.code != asked.code else []
     if not (named or otherwise):
         return
-    if "seeds" in named and asked.half_width is not None:  # these were not asked for
-        named.remove("seeds")
     if "images" in named:  # then their fingerprint tells nothing more
         named = [name for name in named if name != "data_fingerprint"]
-    texts = [
-        f"{_ASKED_AS.get(name, name)} {_short(getattr(held, name))}, "
-        f"not {_short(getattr(asked, name))}"
-        for name in named
-    ]
+    texts = [_in_words(name, held, asked, seeds) for name in named]
     texts += otherwise
     if lacking or otherwise:
         hint = "choose another folder" + (": --extend only adds" if extend else "")
@@ -70,12 +64,22 @@ def check_same(
     raise SpecificationError(f"{folder} holds another sweep: {'; '.join(texts)}: {hint}")
 
 
-def _adds(field: str, held: Specification, asked: Specification, images: ImageSource) -> bool:
+def _in_words(field: str, held: Specification, asked: Specification, seeds: int) -> str:
+    """What differs, under the name of the argument that says it."""
+    if field != "sampling":
+        before, now = getattr(held, field), getattr(asked, field)
+        return f"{_ASKED_AS.get(field, field)} {_short(before)}, not {_short(now)}"
+    if held.half_width is None and asked.half_width is None:
+        return f"seeds {seeds}, not {asked.sampling.first_seeds}"
+    return f"precision {_short(held.half_width)}, not {_short(asked.half_width)}"
+
+
+def _adds(
+    field: str, held: Specification, asked: Specification, images: ImageSource, seeds: int
+) -> bool:
     """Whether a field only adds to the one that a folder holds."""
-    if field == "seeds":
-        return asked.seeds >= held.seeds
-    if field == "half_width":
-        return True
+    if field == "sampling":
+        return asked.half_width is not None or asked.sampling.first_seeds >= seeds
     if field == "images":
         return asked.images >= held.images
     if field == "data_fingerprint":

@@ -24,6 +24,7 @@ from jaxrobust.design.specification import (
 )
 from jaxrobust.metrics import resolve
 from jaxrobust.perturbations import decimal
+from jaxrobust.sampling import FixedSeeds
 
 # Grids
 
@@ -132,7 +133,7 @@ def specification(net: jr.Network, source: jr.ImageSource, strengths: Any) -> Sp
         perturbations=chosen,
         layers={"both": ["conv1", "fc"]},
         strengths=resolve_strengths(chosen, strengths),
-        seeds=2,
+        sampling=FixedSeeds(2),
         root=3,
         block=BLOCK,
         metrics=resolve({"first": lambda logits, labels, clean: logits[:, 0]}),
@@ -156,14 +157,28 @@ OTHER: dict[str, Any] = {
     "block": 11,
     "layers": (("both", ("fc", "conv1")),),
     "strengths": (("synapse_knockout", ("0", "0.1")),),
-    "seeds": 3,
+    "sampling": UntilHalfWidth(0.01),
     "root": 4,
     "metrics": (),
     "precision": "default",
     "keep": "images",
-    "half_width": 0.01,
     "code": (("network chain", "apply", "0" * 32),),
 }
+
+
+@pytest.mark.parametrize("rule", [FixedSeeds(3), UntilHalfWidth(0.02), UntilHalfWidth(1, "loss")])
+def test_every_sampling_rule_survives_json(spec: Specification, rule: Any) -> None:
+    changed = dataclasses.replace(spec, sampling=rule)
+    assert Specification.from_json(json.loads(json.dumps(changed.to_json()))) == changed
+    assert changed.hash != spec.hash
+
+
+@pytest.mark.parametrize(
+    "values", [None, {}, {"seeds": 0}, {"seeds": 2.5}, {"half_width": "0.1"}, {"other": 1}]
+)
+def test_what_is_no_sampling_rule_is_refused(spec: Specification, values: Any) -> None:
+    with pytest.raises(TypeError):
+        Specification.from_json({**spec.to_json(), "sampling": values})
 
 
 def test_every_field_has_another_value_to_try() -> None:

@@ -15,6 +15,7 @@ from jaxrobust.counts.carry_over import carry_over
 from jaxrobust.counts.state import State
 from jaxrobust.data.progress import PREPARING
 from jaxrobust.design.specification import Specification
+from jaxrobust.sampling import FixedSeeds
 
 SMALL: dict[str, Any] = dict(
     perturbations=["synapse_knockout", "node_knockout"],
@@ -195,7 +196,7 @@ def test_a_trial_that_was_interrupted_carries_over_what_it_had_from_before() -> 
             layers=(("a", ("a",)),),
             strengths=(("p", ("0.5",)),),
             import_paths=(),
-            seeds=2,
+            sampling=FixedSeeds(2),
             root=0,
             metrics=(),
         )
@@ -207,10 +208,10 @@ def test_a_trial_that_was_interrupted_carries_over_what_it_had_from_before() -> 
         return state
 
     first, second, third = spec(15), spec(25), spec(40)
-    state = carry_over(counted(State.empty(first), first, [[10, 5]] * 2), first, second)
+    state = carry_over(counted(State.empty(first, 2), first, [[10, 5]] * 2), first, second, 2)
     assert state.carried[0, 0, 0].tolist() == [[True, False, False]] * 2
     # One of them comes to its end, the other one does not.
-    state = carry_over(counted(state, second, [[10, 10, 5], [10, 3, 0]]), second, third)
+    state = carry_over(counted(state, second, [[10, 10, 5], [10, 3, 0]]), second, third, 2)
     assert state.carried[0, 0, 0].tolist() == [[True, True, False, False], [True] + [False] * 3]
     assert state.trials["images"][0, 0, 0].tolist() == [[10, 10, 0, 0], [10, 0, 0, 0]]
-    assert not carry_over(State.empty(first), first, second).carried.any()
+    assert not carry_over(State.empty(first, 2), first, second, 2).carried.any()
