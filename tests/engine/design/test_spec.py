@@ -24,7 +24,7 @@ from jaxrobust.design.specification import (
 )
 from jaxrobust.metrics import resolve
 from jaxrobust.perturbations import decimal
-from jaxrobust.sampling import FixedSeeds
+from jaxrobust.sampling import FixedSeeds, UntilHalfWidth
 
 # Grids
 
