@@ -186,7 +186,7 @@ def facts(record: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[
         SpecificationError: it doesn't.
     """
     try:
-        return list(_specification(record)), list(_provenance(record))
+        return list(_design(record)), list(_provenance(record))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SpecificationError(
             f"sweep.json does not say all that a report tells of a run: {type(error).__name__} "
@@ -194,7 +194,7 @@ def facts(record: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[
         ) from error
 
 
-def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _design(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     spec = record["specification"]
     yield "network", spec["network"]
     yield "images", f"{spec['images']:,} of {spec['data']}, counted in blocks of {spec['block']}"
@@ -207,11 +207,13 @@ def _specification(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         for name, members in spec["layers"]
     ]
     yield "damaged layers", ", ".join(groups)
-    # Version 0.1 knew no sampling rule.
-    most = "up to " if spec.get("sampling", spec).get("half_width") else ""
-    yield "seeds", f"{most}{spec['seeds']} (root {spec['root']})"
-    if most:
-        yield "precision asked for", f"±{spec['half_width']:g} of top-1 accuracy in each cell"
+    # In version 0.1 the specification itself said how seeds are sampled.
+    sampling = spec.get("sampling", spec)
+    half_width = sampling.get("half_width")
+    seeds = record["seeds"] if "seeds" in record else sampling["seeds"]
+    yield "seeds", f"{'up to ' if half_width else ''}{seeds} (root {spec['root']})"
+    if half_width:
+        yield "precision asked for", f"±{half_width:g} of top-1 accuracy in each cell"
     # Of version 0.1 only those of the user's, by name.
     names = [each if isinstance(each, str) else each[0] for each in spec["metrics"]]
     if others := [name for name in names if name not in map(attrgetter("name"), always())]:

@@ -29,7 +29,7 @@ def test_a_checkpoint_of_another_sweep_is_refused(
     for function in (jr.open_run, status):
         message = refusal(function, run)
         assert "the newest checkpoint is of another sweep than" in message
-        assert "(other seeds, root)" in message
+        assert "(other sampling, root)" in message
     assert "is of another sweep" in refusal(sweep, net, source, run)
     assert "is of another sweep" in refusal(sweep, net, source, run, seeds=4, extend=True)
     shutil.rmtree(newest.with_name(str(int(newest.name) + 1)))
