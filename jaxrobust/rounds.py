@@ -1,10 +1,10 @@
-"""Sweeps that run until every cell's accuracy is known to the precision that is asked for."""
+"""Sweeps that run until every cell is known to the precision that is asked for."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,25 @@ from jaxrobust.costing.costs import costs_of
 from jaxrobust.counts.state import State
 from jaxrobust.execution.run import Runner
 from jaxrobust.ground.errors import SpecificationError
-from jaxrobust.results import accuracy
+from jaxrobust.metrics import Metric
+from jaxrobust.results.seed_sums import SeedSums
 from jaxrobust.runtime.hosts import Processes
 from jaxrobust.runtime.partition import Alone, Follower
-from jaxrobust.sampling import FEWEST, blocks_per_seed, next_seeds, pilot, variance_parts
+from jaxrobust.sampling import (
+    FEWEST,
+    UntilHalfWidth,
+    blocks_per_seed,
+    next_seeds,
+    pilot,
+    variance_parts,
+)
 from jaxrobust.storage.progress import SweepProgress
 
 
 def run_to_precision(
     runner: Runner,
     progress: SweepProgress,
-    half_width: float,
+    rule: UntilHalfWidth,
     deadline: Deadline,
     follower: Follower,
     processes: Processes,
@@ -34,7 +42,7 @@ def run_to_precision(
     Args:
         runner: of what to run, on what.
         progress: what was counted before, which is not counted again.
-        half_width: of the 95 % interval of each cell's mean accuracy.
+        rule: what it takes for a cell to be known well enough.
         deadline: no step is begun after it.
         follower: told how far it has come.
         processes: those that share the trials; the first one decides for all of them.
@@ -49,16 +57,16 @@ def run_to_precision(
             return
         allocation = progress.the_allocation
         if allocation.unsettled:
-            allocation.shown[:] = processes.decide(lambda: _settled(runner, progress, half_width))
+            allocation.shown[:] = processes.decide(lambda: _settled(runner, progress, rule))
             continue
-        seeds = np.asarray(processes.decide(lambda: _next_seeds(progress)), np.int32)
+        seeds = np.asarray(processes.decide(lambda: _next_seeds(progress, rule)), np.int32)
         progress.finished = bool((seeds == allocation.seeds).all())
         if progress.finished or processes.decide(lambda: deadline.is_over):
             return
         try:
             _make_room(progress, int(seeds.max()), runner.job.machine.memory, processes)
         except SpecificationError as error:
-            why = f"not all cells are known to ±{half_width:g}: {error}"
+            why = f"not all cells are known to ±{rule.half_width:g}: {error}"
             warnings.warn(why, stacklevel=3)
             return
         allocation.seeds = seeds
@@ -80,10 +88,16 @@ def _run_round(
     return not processes.gather(late).any()
 
 
-def _next_seeds(progress: SweepProgress) -> list[Any]:
-    """How many seeds each cell is to have next: as many as now where that is enough."""
+def _next_seeds(progress: SweepProgress, rule: UntilHalfWidth) -> list[Any]:
+    """How many seeds each cell is to have next: as many as now where that is enough.
+
+    More seeds do not help a cell with a value that is not finite, or without images that count.
+    """
     seeds = progress.the_allocation.seeds
-    enough = accuracy(progress.result)["met"].values | (seeds == 0)
+    sums = SeedSums.of_progress(progress.arrays, progress.record, progress.metrics[rule.metric])
+    found = sums.estimate(rule.half_width)
+    unknowable = ~np.isfinite(found.half_width) & (found.seeds >= FEWEST)
+    enough = found.met | sums.exact | unknowable | (seeds == 0)
     return np.where(enough, seeds, next_seeds(seeds)).tolist()
 
 
@@ -93,15 +107,17 @@ def _make_room(progress: SweepProgress, seeds: int, memory: int, processes: Proc
     progress.grow(seeds)
 
 
-def _settled(runner: Runner, progress: SweepProgress, half_width: float) -> list[int]:
+def _settled(runner: Runner, progress: SweepProgress, rule: UntilHalfWidth) -> list[int]:
     """How many blocks each seed is to see on each layer."""
     shown = progress.the_allocation.shown.copy()
     for layer in progress.the_allocation.unsettled:
-        shown[layer] = _blocks_per_seed(runner, progress, layer, half_width)
+        shown[layer] = _blocks_per_seed(runner, progress, layer, rule)
     return shown.tolist()
 
 
-def _blocks_per_seed(runner: Runner, progress: SweepProgress, layer: int, half_width: float) -> int:
+def _blocks_per_seed(
+    runner: Runner, progress: SweepProgress, layer: int, rule: UntilHalfWidth
+) -> int:
     """From the spread of the pilot's sums and from what its parts took."""
     spec, state = progress.spec, progress.state
     run = (progress.the_allocation.seeds[:, layer] > 0) & progress.random[:, None]
@@ -110,11 +126,20 @@ def _blocks_per_seed(runner: Runner, progress: SweepProgress, layer: int, half_w
     if not runner.seconds_per_trial_image(layer):
         _run_pilot_again(runner, progress, layer)
     seeds, blocks = pilot(spec.blocks, spec.root)
-    own = state.trials["top1"][:, layer][..., seeds, blocks].astype(float)
-    own[~run] = np.nan
-    images, clean = state.clean["images"], state.clean["top1"]
-    parts = variance_parts(own, images, clean, seeds, blocks)
-    return blocks_per_seed(parts, costs_of(runner, layer), images, half_width)
+    metric = progress.metrics[rule.metric]
+    values = _means(metric, state.trials)[:, layer][..., seeds, blocks]
+    values[~run] = np.nan
+    values[~np.isfinite(values)] = np.nan
+    images, clean = state.clean["images"], _means(metric, state.clean)
+    parts = variance_parts(values, clean, images, seeds, blocks)
+    costs, bounds = costs_of(runner, layer), (metric.low, metric.high)
+    return blocks_per_seed(parts, costs, images, rule.half_width, bounds)
+
+
+def _means(metric: Metric, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A metric's mean over the images of each sum that count for it."""
+    counted = sums["images"] - (sums["nonfinite"] if metric.finite else 0)
+    return sums[metric.name] / np.where(counted > 0, counted, np.nan)
 
 
 def _run_pilot_again(runner: Runner, progress: SweepProgress, layer: int) -> None:

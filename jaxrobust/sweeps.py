@@ -15,7 +15,7 @@ from jaxrobust.counts.state import State
 from jaxrobust.data import images as source_of
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
-from jaxrobust.design.request import check_precision, resolve_request
+from jaxrobust.design.request import resolve_request, sampling_rule
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, check_block
 from jaxrobust.execution.baseline.answers import run_baseline
 from jaxrobust.execution.images import Images
@@ -34,6 +34,7 @@ from jaxrobust.runtime.compiling import keep_compiled_programs
 from jaxrobust.runtime.hosts import Processes
 from jaxrobust.runtime.machine import Machine
 from jaxrobust.runtime.partition import Alone
+from jaxrobust.sampling import FixedSeeds, UntilHalfWidth
 from jaxrobust.statistics import wilson_interval
 from jaxrobust.storage.folder import saved
 from jaxrobust.storage.progress import SweepProgress
@@ -56,6 +57,7 @@ def sweep(
     strengths: Grid | Mapping[str, Grid] | None = None,
     seeds: int | None = None,
     precision: float | None = None,
+    precision_metric: str = "top1",
     max_seconds: float | None = None,
     root: int = 0,
     block: int = DEFAULT_BLOCK,
@@ -82,8 +84,10 @@ def sweep(
             a mapping from a perturbation's name to its grid, or None for the default grids.
         seeds: independent random draws per cell, with indices 0 … seeds - 1; 5 by default.
         precision: run each cell, in place of a fixed number of seeds, until the 95 % interval of
-            its mean top-1 accuracy has this half-width: 32 seeds, 48, 72 and so on, each on as few
-            images as do (see `jaxrobust.sampling`).
+            mean of `precision_metric` has this half-width: 32 seeds, 48, 72 and so on, each on as
+            few images as do (see `jaxrobust.sampling`).
+        precision_metric: a metric that is measured and is a mean over images, in whose unit the
+            precision is; by default top-1 accuracy.
         max_seconds: with `precision`, nothing more is begun when so many seconds have passed. What
             was counted then is the result, and the same sweep in `run_dir` goes on from there.
         root: the root of all random keys.
@@ -136,7 +140,13 @@ def sweep(
     folder = None if run_dir is None else check_run_folder(run_dir)
     if not save_every >= 0:
         raise SpecificationError(f"save_every {save_every}: 0 or more seconds are needed")
-    check_precision(precision, max_seconds, seeds)
+    sampling = sampling_rule(
+        seeds=seeds,
+        precision=precision,
+        precision_metric=precision_metric,
+        max_seconds=max_seconds,
+        metrics=metrics,
+    )
     deadline = Deadline(max_seconds)
     request = resolve_request(
         network,
@@ -144,13 +154,12 @@ def sweep(
         perturbations=perturbations,
         layers=layers,
         strengths=strengths,
-        seeds=seeds,
+        sampling=sampling,
         root=root,
         block=block,
         metrics=metrics,
         precision_mode=precision_mode,
         keep=keep,
-        half_width=precision,
         options=options,
         report=report,
     )
@@ -173,11 +182,11 @@ def sweep(
             progress.warnings = runner.clean.warnings
         for warning in progress.warnings:
             warnings.warn(warning, stacklevel=2)
-        if runner and precision is None:
+        if runner and isinstance(sampling, FixedSeeds):
             runner.run(progress.state, progress.state.seeds, progress.plans, follower)
             progress.finished = True
-        elif runner and precision is not None:
-            run_to_precision(runner, progress, precision, deadline, follower, processes)
+        elif runner and isinstance(sampling, UntilHalfWidth):
+            run_to_precision(runner, progress, sampling, deadline, follower, processes)
     return progress.result if blocks else sum_blocks(progress.result)
 
 

@@ -28,10 +28,18 @@ class Sweep(SweepArguments):
         arg(
             metavar="HALF-WIDTH",
             help="in place of --seeds: as many as it takes until every cell's 95 % interval of "
-            "mean top-1 accuracy is this wide to each side, as in 0.01",
+            "mean top-1 accuracy is this wide to each side, as in 0.01 (see --precision-metric)",
             help_behavior_hint="(default: a fixed number of seeds)",
         ),
     ] = None
+    precision_metric: Annotated[
+        str,
+        arg(
+            metavar="NAME",
+            help="with --precision: the metric whose mean is to be known so well, in its unit; one "
+            "that is a mean over images and is measured, as top1, loss or one of --metrics",
+        ),
+    ] = "top1"
     max_seconds: Annotated[
         float | None,
         arg(
@@ -64,7 +72,7 @@ class Sweep(SweepArguments):
 
     def run(self) -> None:
         from jaxrobust.bars import work_progress
-        from jaxrobust.design.request import check_precision
+        from jaxrobust.design.request import sampling_rule
         from jaxrobust.results import SweepInfo
         from jaxrobust.storage.run_folder import check_run_folder
         from jaxrobust.summary import text_table
@@ -72,15 +80,19 @@ class Sweep(SweepArguments):
 
         quiet = self.quiet or not self._is_primary()
         folder = check_run_folder(self.out)
-        check_precision(self.precision, self.max_seconds, self.seeds)
         arguments = self.checked()
+        precision = {
+            "precision": self.precision,
+            "precision_metric": self.precision_metric,
+            "max_seconds": self.max_seconds,
+        }
+        sampling_rule(seeds=self.seeds, metrics=self.metrics, **precision)
         try:
             with work_progress(quiet, whole=self.precision is None) as report:
                 result = sweep(
                     *self.opened(report),
                     **arguments,
-                    precision=self.precision,
-                    max_seconds=self.max_seconds,
+                    **precision,
                     run_dir=folder,
                     extend=self.extend,
                     save_every=self.save_every,

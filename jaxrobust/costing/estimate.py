@@ -16,7 +16,7 @@ from jaxrobust.costing.work import Target, Work, targets
 from jaxrobust.counts.state import State
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
-from jaxrobust.design.request import SweepRequest, resolve_request
+from jaxrobust.design.request import SweepRequest, resolve_request, sampling_rule
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Specification
 from jaxrobust.design.trials import TrialSet
 from jaxrobust.execution.baseline.answers import run_baseline
@@ -93,7 +93,7 @@ def plan(
         perturbations=perturbations,
         layers=layers,
         strengths=strengths,
-        seeds=seeds,
+        sampling=sampling_rule(seeds=seeds),
         root=root,
         block=block,
         metrics=metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from jaxrobust.design.specification import (
     resolve_strengths,
     specify,
 )
-from jaxrobust.ground.errors import SpecificationError
+from jaxrobust.ground.errors import SpecificationError, unknown
 from jaxrobust.ground.text import printable
 from jaxrobust.layers import Selector
-from jaxrobust.metrics import Metric, Wanted, resolve
+from jaxrobust.metrics import Metric, Wanted, always, resolve
 from jaxrobust.network import Network, check_network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.rounding import PrecisionMode
@@ -65,17 +66,19 @@ def resolve_request(
     perturbations: Sequence[str | Perturbation],
     layers: Selector,
     strengths: Grid | Mapping[str, Grid] | None,
-    seeds: int | None,
+    sampling: SamplingRule,
     root: int,
     block: int,
     metrics: Wanted,
     precision_mode: PrecisionMode,
     keep: Keep,
-    half_width: float | None = None,
     options: Options | None,
     report: Report,
 ) -> SweepRequest:
     """Checks the arguments of `jaxrobust.sweep`, where they are explained.
+
+    Args:
+        sampling: from `sampling_rule`; the others are those of `jaxrobust.sweep`.
 
     Raises:
         SpecificationError: anything that cannot be run as asked.
@@ -88,9 +91,6 @@ def resolve_request(
     chosen = resolve_perturbations(perturbations)
     grids = resolve_strengths(chosen, strengths)
     chosen_metrics, options = resolve(metrics), options or Options()
-    sampling: SamplingRule = FixedSeeds(_SEEDS if seeds is None else seeds)
-    if half_width is not None:
-        sampling = UntilHalfWidth(float(half_width))
     source = source_of(images).with_classes(network.class_names, network.classes)
     spec = specify(
         network,
@@ -110,26 +110,60 @@ def resolve_request(
     return SweepRequest(network, source, spec, chosen, chosen_metrics, options, report)
 
 
-def check_precision(precision: float | None, max_seconds: float | None, seeds: int | None) -> None:
-    """Raises SpecificationError where these arguments of `jaxrobust.sweep` make no sense."""
-    number = int | float | np.number
-    if precision is not None and not (isinstance(precision, number) and 0 < precision < 0.5):
-        raise SpecificationError(
-            f"precision {precision!r}: the half-width of an interval of accuracies is needed, "
-            "between 0 and 0.5"
-        )
-    if precision is not None and seeds is not None:
+def sampling_rule(
+    *,
+    seeds: int | None = None,
+    precision: float | None = None,
+    precision_metric: str = "top1",
+    max_seconds: float | None = None,
+    metrics: Wanted = None,
+) -> SamplingRule:
+    """How many seeds each cell gets, from the arguments of `jaxrobust.sweep`.
+
+    Raises:
+        SpecificationError: they make no sense, alone or together.
+    """
+    if precision is None:
+        for name, value, usual in (
+            ("max_seconds", max_seconds, None),
+            ("precision_metric", precision_metric, "top1"),
+        ):
+            if value != usual:
+                raise SpecificationError(
+                    f"{name} {value} without precision: it is for sweeps to a precision"
+                )
+        return FixedSeeds(_SEEDS if seeds is None else seeds)
+    measured = {each.name: each for each in (*always(), *resolve(metrics).values())}
+    if precision_metric not in measured:
+        raise SpecificationError(unknown("precision_metric", precision_metric, measured))
+    _check_half_width(precision, measured[precision_metric])
+    if seeds is not None:
         raise SpecificationError(
             f"precision {precision} and seeds {seeds}: a sweep to a precision decides itself how "
             "many seeds each cell needs; leave one of them out"
         )
-    if max_seconds is not None and precision is None:
-        raise SpecificationError(
-            f"max_seconds {max_seconds} without precision: only a sweep to a precision can end "
-            "early with a result"
-        )
-    if max_seconds is not None and not (isinstance(max_seconds, number) and max_seconds > 0):
+    if max_seconds is not None and not (_is_number(max_seconds) and max_seconds > 0):
         raise SpecificationError(f"max_seconds {max_seconds!r}: more than 0 seconds are needed")
+    return UntilHalfWidth(float(precision), precision_metric)
+
+
+def _check_half_width(precision: Any, metric: Metric) -> None:
+    if not metric.is_mean:
+        raise SpecificationError(
+            f"precision_metric {metric.name!r} is no mean over images: its interval is not known "
+            "while a sweep runs"
+        )
+    most = (metric.high - metric.low) / 2
+    if not (_is_number(precision) and 0 < precision < most):
+        between = f"between 0 and {most:g}" if math.isfinite(most) else "above 0"
+        raise SpecificationError(
+            f"precision {precision!r}: the half-width of an interval of the mean {metric.label} is "
+            f"needed, {between}"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _warn(network: Network, spec: Specification, perturbations: Sequence[Perturbation]) -> None:

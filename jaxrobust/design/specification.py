@@ -87,6 +87,11 @@ class Specification:
         return getattr(self.sampling, "half_width", None)
 
     @property
+    def half_width_metric(self) -> str:
+        """The metric whose mean that interval is of."""
+        return getattr(self.sampling, "metric", "top1")
+
+    @property
     def blocks(self) -> int:
         """How many blocks the images make, the last one perhaps not full."""
         return -(-self.images // self.block)

@@ -97,6 +97,29 @@ class Metric:
             return f"{value:.3g}"
         return "–" if math.isnan(value) else f"{100 * value:.1f} %"
 
+    def with_interval(self, mean: float, low: float, high: float) -> str:
+        """A mean with its interval, as far as the metric can go.
+
+        Example:
+            >>> top1 = find("top1")
+            >>> top1.with_interval(0.427, -0.16, 1.02), top1.with_interval(0.5, math.nan, math.nan)
+            ('42.7 % (0.0 to 100.0)', '50.0 %')
+        """
+        if math.isnan(low) or math.isnan(high):
+            return self.in_words(mean)
+        ends = [self.in_words(end) for end in (max(low, self.low), min(high, self.high))]
+        return f"{self.in_words(mean)} ({' to '.join(end.removesuffix(' %') for end in ends)})"
+
+    def half_width_in_words(self, half_width: float) -> str:
+        """Half of an interval's width as text.
+
+        Example:
+            >>> find("top1").half_width_in_words(0.02), find("loss").half_width_in_words(0.1)
+            ('±2 %', '±0.1 nats')
+        """
+        number, unit = (100 * half_width, "%") if self.share else (half_width, self.unit)
+        return f"±{number:g} {unit}".rstrip()
+
     def to_attributes(self, classes: int) -> dict[str, Any]:
         """What a result says of it: numbers and text that netCDF can hold.
 

@@ -150,12 +150,13 @@ def _tiles(result: xarray.Dataset) -> str:
     kinds = "1 kind" if len(found) == 1 else f"{len(found)} kinds"
     tiles.append(("trials", f"{trials:,}", f"{_parts(result)}, {kinds} of damage"))
     tiles.append(("images", f"{images:,}", SweepInfo.of(result).data or ""))
-    if target := SweepInfo.of(result).half_width:
+    info = SweepInfo.of(result)
+    if info.half_width is not None:
         met = cell_rows(result)["met"]
         count = f"{int(np.count_nonzero(met)):,} of {met.size:,}"
-        tiles.append(
-            (f"cells known to ±{100 * target:g} %", count, "top-1 accuracy, 95 % interval")
-        )
+        metric = metric_of(result, info.half_width_metric)
+        known_to = f"cells known to {metric.half_width_in_words(info.half_width)}"
+        tiles.append((known_to, count, f"{metric.label}, 95 % interval"))
     return "".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(more)}</small></dd></div>"
         for name, value, more in tiles
@@ -213,7 +214,8 @@ def _design(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     seeds = record["seeds"] if "seeds" in record else sampling["seeds"]
     yield "seeds", f"{'up to ' if half_width else ''}{seeds} (root {spec['root']})"
     if half_width:
-        yield "precision asked for", f"±{half_width:g} of top-1 accuracy in each cell"
+        metric = sampling.get("metric", "top1")
+        yield "precision asked for", f"±{half_width:g} of {metric} in each cell"
     # Of version 0.1 only those of the user's, by name.
     names = [each if isinstance(each, str) else each[0] for each in spec["metrics"]]
     if others := [name for name in names if name not in map(attrgetter("name"), always())]:

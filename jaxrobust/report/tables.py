@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrobust.results import SweepInfo, accuracy
+from jaxrobust.results import SweepInfo, accuracy, metric_of
 from jaxrobust.summary import (
     curves,
     half_text,
     in_depth_order,
     measures,
     middle,
-    share,
     title,
 )
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 def layers(result: xarray.Dataset, metric: str) -> str:
     """Per layer and perturbation: what is left near half strength, half-strength and area."""
-    ordered = in_depth_order(result)
+    ordered, told = in_depth_order(result), metric_of(result, metric)
     cells, table = accuracy(ordered, metric), measures(ordered, metric)
     shown = [each for each in curves(ordered, metric) if np.isfinite(each.values).any()]
     top = "".join(
@@ -42,8 +41,10 @@ def layers(result: xarray.Dataset, metric: str) -> str:
         for each in shown:
             cell = cells.sel(perturbation=each.perturbation, layer=layer, strength=middle(each))
             own = table.sel(perturbation=each.perturbation, layer=layer)
-            left = share(*(float(cell[part]) for part in ("mean", "low", "high")))
-            area = share(*(float(own[part]) for part in ("area", "area_low", "area_high")))
+            left = told.with_interval(*(float(cell[part]) for part in ("mean", "low", "high")))
+            area = told.with_interval(
+                *(float(own[part]) for part in ("area", "area_low", "area_high"))
+            )
             row += [f"<td>{escape(text)}</td>" for text in (left, half_text(own), area)]
         rows.append(f"<tr>{''.join(row)}</tr>")
     head = f'<thead><tr><th rowspan="2" scope="col">layer</th>{top}</tr><tr>{below}</tr></thead>'
@@ -51,25 +52,37 @@ def layers(result: xarray.Dataset, metric: str) -> str:
 
 
 def cells(result: xarray.Dataset) -> str:
-    """Every cell that was run: mean and interval of both accuracies."""
-    ordered = in_depth_order(result)
-    found = {metric: accuracy(ordered, metric) for metric in ("top1", "top5")}
-    columns = ["perturbation", "layer", "strength", "top-1", "top-5", "seeds"]
-    met, target = found["top1"].get("met"), SweepInfo.of(result).half_width
-    if met is not None and target is not None:
-        columns.append(f"top-1 known to ±{100 * target:g} %")
+    """Every cell that was run: mean and interval of both accuracies and what a precision is of."""
+    ordered, info = in_depth_order(result), SweepInfo.of(result)
+    metrics = [metric_of(result, each) for each in ("top1", "top5")]
+    aim = met = None
+    if info.half_width is not None:
+        aim = metric_of(result, info.half_width_metric)
+        met = accuracy(ordered, aim.name)["met"]
+        metrics += [aim] if aim.name not in ("top1", "top5") else []
+    found = {each: accuracy(ordered, each.name) for each in metrics}
+    short = [each.axis_label.removesuffix(" accuracy") for each in metrics]
+    columns = ["perturbation", "layer", "strength", *short, "seeds"]
+    if aim is not None and info.half_width is not None:
+        columns.append(
+            f"{aim.label.removesuffix(' accuracy')} known to "
+            f"{aim.half_width_in_words(info.half_width)}"
+        )
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     perturbations, names, strengths = (
         ordered[name].values for name in ("perturbation", "layer", "strength")
     )
     parts = ("mean", "low", "high")
     numbers = {metric: [table[part].values for part in parts] for metric, table in found.items()}
-    seeds = found["top1"]["seeds"].values
+    seeds = found[metrics[0]]["seeds"].values
     rows = []
     for place in zip(*np.nonzero(seeds), strict=True):
         perturbation, layer, strength = place
         row = [str(perturbations[perturbation]), str(names[layer]), f"{strengths[strength]:g}"]
-        row += [share(*(float(part[place]) for part in each)) for each in numbers.values()]
+        row += [
+            metric.with_interval(*(float(part[place]) for part in own))
+            for metric, own in numbers.items()
+        ]
         row.append(str(seeds[place]))
         if met is not None:
             row.append("yes" if met.values[place] else "no")

@@ -92,8 +92,10 @@ def _plan(result: xarray.Dataset) -> Iterator[_Planned]:
         return lambda columns: accuracy_curves(result, metric, relative=relative, columns=columns)
 
     counted = [each.name for each in always()]
+    info = SweepInfo.of(result)
+    aim = [info.half_width_metric] if info.is_precise else []
     further = [name for name in metrics_of(result) if name not in counted]
-    for metric in dict.fromkeys((main, "top1", *further)):
+    for metric in dict.fromkeys((main, "top1", *aim, *further)):
         label = metric_of(result, metric).label
         heading = f"{label[:1].upper()}{label[1:]} under damage"
         stem = metric if metric in further else f"accuracy-{metric}"
@@ -116,7 +118,7 @@ def _plan(result: xarray.Dataset) -> Iterator[_Planned]:
         main,
         lambda columns: layer_summary(result, main, columns=columns),
     )
-    if SweepInfo.of(result).is_precise:
+    if info.is_precise:
         yield _Planned(
             "effort",
             "Where the effort went",

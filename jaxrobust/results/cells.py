@@ -20,7 +20,7 @@ from jaxrobust.results.labels import (
     sum_blocks,
 )
 from jaxrobust.results.parts import of_any_part, whole_grid
-from jaxrobust.sampling import estimate
+from jaxrobust.results.seed_sums import SeedSums
 from jaxrobust.statistics import seed_and_image_interval, seed_interval
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ def accuracy(
         images (of all seeds) for which the metric, or for shares and means over finite logits a
         logit, is not a finite number.
         In a sweep to a precision each seed sees images of its own, which have a part in `std`;
-        for `top1` and `top5` there are also `half_width`, `met`, whether that of the 95 % interval
-        is what was asked for, and `trial_images`, all that the cell's trials saw.
+        for `top1`, `top5` and the metric that the precision is of there are also `half_width` and
+        `trial_images`, all that the cell's trials saw, and for the latter `met`, whether the 95 %
+        interval is as narrow as was asked for.
 
     Raises:
         SpecificationError: an unknown metric, blocks that are needed and not there, something
@@ -164,35 +165,23 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
     """The same of a sweep to a precision: each seed has seen images of its own."""
     import xarray
 
-    # Seeds that were run come first: after a sweep was stopped there may be others between them.
-    order = np.argsort(summed["images"].values == 0, axis=-1, kind="stable")
-
-    def in_order(name: str) -> np.ndarray:
-        return np.take_along_axis(summed[name].values, order, -1)
-
-    images, undamaged = in_order("images"), float(per_image(summed, metric, "clean_"))
     info = SweepInfo.of(summed)
+    own = SeedSums.of_result(summed, metric)
     target = info.half_width or 0.0  # which a sweep to a precision always has
-    hits, controls, seeds = in_order(metric), in_order(CONTROL + metric), (images > 0).sum(-1)
-    counts = hits, np.maximum(images, 1), controls, undamaged, seeds, target
-    found = estimate(*counts, confidence)
-    # Without random draws, or damage, one trial on all images is everything that there is to know.
-    names = summed["perturbation"].values
-    exact = np.isin(names, info.exact)[:, None, None]
-    exact = exact | info.undamaged_cells(names, summed["strength"].values)[:, None]
-    exact = exact & (images[..., 0] == int(summed["clean_images"]))
-    values = per_image(summed, metric)
+    found, exact = own.estimate(target, confidence), own.exact
     cells = dict(
         mean=found.mean,
+        # Without random draws, or damage, one trial on all images is all that there is to know.
         low=np.where(exact, found.mean, found.low),
         high=np.where(exact, found.mean, found.high),
-        std=seed_interval(values.values, confidence)[3],
+        std=seed_interval(per_image(summed, metric).values, confidence)[3],
         seeds=found.seeds,
         half_width=np.where(exact, 0.0, found.half_width),
-        images=images.max(-1),
-        trial_images=found.images,
-        met=estimate(*counts).met | exact,
+        images=own.seen.max(-1),
+        trial_images=own.seen.sum(-1),
     )
+    if metric == info.half_width_metric:
+        cells["met"] = own.estimate(target).met | exact
     return xarray.Dataset(
         {name: (DIMENSIONS[:3], value) for name, value in cells.items()},
         coords={name: summed.coords[name] for name in DIMENSIONS[:3]},
@@ -204,26 +193,29 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
             "its images",
             confidence=confidence,
             half_width=target,
-            clean=undamaged,
+            clean=own.undamaged,
         ),
     )
 
 
 def cell_rows(result: xarray.Dataset) -> pandas.DataFrame:
-    """The top-1 accuracy of each cell of a sweep to a precision, as `cells.csv` has it.
+    """The metric that a sweep to a precision is about, in each cell, as `cells.csv` has it.
 
     Returns:
-        A row for each damaged cell: `mean`, `low`, `high`, `half_width`, `seeds`, `images` (all
-        that its trials saw) and `met`, whether the half-width is the one asked for.
+        A row for each damaged cell: `metric`, which one it is, `mean`, `low`, `high`, `half_width`,
+        `seeds`, `images` (all that its trials saw) and `met`, whether the half-width is the one
+        asked for.
     """
     import xarray
 
     result = whole_grid(result)
     damaged = xarray.DataArray(_damaged_cells(result), dims=("perturbation", "strength"))
+    metric = SweepInfo.of(result).half_width_metric
     names = ["mean", "low", "high", "half_width", "seeds", "images", "met"]
-    cells = accuracy(result).drop_vars("images").rename(trial_images="images")
+    cells = accuracy(result, metric).drop_vars("images").rename(trial_images="images")
     rows = cells[names].assign(damaged=damaged).to_dataframe(dim_order=list(DIMENSIONS[:3]))
-    return rows.loc[rows["damaged"], names]
+    rows.insert(0, "metric", metric)
+    return rows.loc[rows["damaged"], ["metric", *names]]
 
 
 def sees_some(result: xarray.Dataset) -> bool:

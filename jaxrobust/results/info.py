@@ -23,6 +23,7 @@ class SweepInfo:
         depth: the network's layers from the first to the last.
         identity: perturbation -> the strength that changes nothing.
         half_width: of each cell's 95 % interval, of a sweep to a precision; None for others.
+        half_width_metric: the metric whose mean that interval is of.
         exact: the perturbations without random draws; known of a sweep to a precision.
         damaged: perturbation -> the strengths at which trials are run; known likewise.
         finished: whether everything that was asked for was counted.
@@ -35,6 +36,7 @@ class SweepInfo:
     depth: tuple[str, ...] | None = None
     identity: Mapping[str, float] = field(default_factory=dict)
     half_width: float | None = None
+    half_width_metric: str = "top1"
     exact: tuple[str, ...] = ()
     damaged: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     finished: bool = True
@@ -61,6 +63,7 @@ class SweepInfo:
             depth=None if depth is None else tuple(depth),
             identity=unpacked("identity", {}),
             half_width=None if half_width is None else float(half_width),
+            half_width_metric=attributes.get("half_width_metric", "top1"),
             exact=tuple(unpacked("exact", ())),
             damaged={name: tuple(grid) for name, grid in unpacked("damaged", {}).items()},
             finished=bool(attributes.get("finished", 1)),
@@ -71,6 +74,7 @@ class SweepInfo:
         """The same as text and numbers: netCDF has no attributes that are lists or mappings."""
         precise = {
             "half_width": self.half_width,
+            "half_width_metric": self.half_width_metric,
             "exact": json.dumps(self.exact),
             "damaged": json.dumps(self.damaged),
         }

@@ -22,7 +22,8 @@ LABELS, GOAL = "labels", "goal/"
 BITS = ("top1_bits", "top5_bits")
 SEEN = "seen_bits"
 # Of the undamaged network, on just the images that a trial saw: with a precision, not all of them.
-CONTROL, CONTROLLED = "control_", ("top1", "top5")
+CONTROL = "control_"
+_ALWAYS_CONTROLLED = ("top1", "top5")
 # Of a metric of the user's: how many images it was no finite number for.
 NONFINITE = "nonfinite_"
 DIMENSIONS = ("perturbation", "layer", "strength", "seed", "block")
@@ -92,8 +93,9 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
     that sweep or to settle how many blocks a seed sees, would give some images and seeds more
     weight than others.
     """
-    if precise := SweepInfo.read(record["attributes"]).is_precise:
-        arrays = _as_wanted(arrays, record)
+    info = SweepInfo.read(record["attributes"])
+    if info.is_precise:
+        arrays = as_wanted(arrays, record)
     trials, clean = (
         {
             name.removeprefix(prefix): values
@@ -102,10 +104,12 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
         }
         for prefix in (TRIALS, CLEAN)
     )
-    if precise:
-        for name in CONTROLLED:
-            share = trials["images"] / np.maximum(clean["images"], 1)
-            trials[CONTROL + name] = share * clean[name]
+    if info.is_precise:
+        metric = info.half_width_metric
+        told = Metric.from_attributes(metric, record.get("metrics", {}).get(metric, {}))
+        finite = ["nonfinite"] if told.finite else []
+        for name in dict.fromkeys((*_ALWAYS_CONTROLLED, metric, *finite)):
+            trials[CONTROL + name] = control(name, trials["images"], clean)
     told = (record["coordinates"], record["attributes"], record.get("metrics", {}))
     result = make_dataset(trials, clean, *told)
     if LABELS not in arrays:
@@ -124,10 +128,21 @@ def labelled(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> xar
     return result.assign_coords(image=np.arange(len(labels)), label=("image", labels))
 
 
-def _as_wanted(
-    arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """The arrays with zeros for blocks that trials were not to see, and for trials under way.
+def control(name: str, seen: np.ndarray, clean: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The undamaged network's sums over exactly the images that trials saw.
+
+    Args:
+        name: of the quantity.
+        seen: how many images of each block, [..., block].
+        clean: quantity -> the undamaged network's sums, [block].
+    """
+    return np.where(seen > 0, seen / np.maximum(clean["images"], 1) * clean[name], 0)
+
+
+def as_wanted(arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a sweep to a precision without what its trials were not to see.
+
+    Zeros for blocks that trials were not to see, and for trials under way.
 
     Trials at the strength that changes nothing were not run, and have seen all that there is.
     """

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from jaxrobust.sampling.block_schedule import block_schedule
+from jaxrobust.sampling.estimate import reach
 from jaxrobust.sampling.rounds import FEWEST
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ _SECOND_LOOKS = 8
 
 @dataclass(frozen=True)
 class VarianceParts:
-    """Variances of a block's accuracy, less what its undamaged accuracy explains.
+    """Variances of a metric's mean over a block, less what its undamaged mean explains.
 
     Attributes:
         seed: of the seeds' means over all blocks.
         block: of the blocks' means over all seeds.
-        rest: of what is left of one seed's accuracy on one block.
+        rest: of what is left of one seed's mean on one block.
     """
 
     seed: Float[np.ndarray, "*cells"]
@@ -61,9 +62,9 @@ def pilot(
 
 
 def variance_parts(
-    hits: Int[np.ndarray, "*cells looks"],
+    values: Float[np.ndarray, "*cells looks"],
+    clean: Float[np.ndarray, " blocks"],
     images: Int[np.ndarray, " blocks"],
-    clean: Int[np.ndarray, " blocks"],
     seeds: Int[np.ndarray, " looks"],
     blocks: Int[np.ndarray, " looks"],
 ) -> VarianceParts:
@@ -75,15 +76,15 @@ def variance_parts(
     two blocks, everything is in the seed's part.
 
     Args:
-        hits: right answers of the seeds on the blocks; NaN for a cell that is not run.
-        images, clean: how many images each block holds, and how many are right undamaged.
-        seeds, blocks: of each entry of the hits, from `pilot`.
+        values: the metric's means of the seeds on the blocks; NaN for a cell that is not run.
+        clean: the undamaged network's mean on each block.
+        images: how many images each block holds.
+        seeds, blocks: of each entry of the values, from `pilot`.
     """
     full = images[blocks] == images.max()
-    hits, seeds, blocks = hits[..., full], seeds[full], blocks[full]
-    control = clean[blocks] / images.max()
+    values, seeds, blocks = values[..., full], seeds[full], blocks[full]
+    control = clean[blocks]
     control = control - control.mean()
-    values = hits / images.max()
     values = values - values.mean(-1, keepdims=True)
     slope = np.clip((values * control).sum(-1) / ((control**2).sum() or 1), 0, 1)
     values = values - slope[..., None] * control
@@ -133,12 +134,13 @@ def blocks_per_seed(
     costs: Costs,
     images: Int[np.ndarray, " blocks"],
     target: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
     confidence: float = 0.95,
 ) -> int:
     """The number of blocks per seed with which all cells reach a half-width at the least cost.
 
     A cell with variance v(k) over seeds of k blocks of m images needs the n for which
-    t² v / n + (3 / (n k m))² = target², a round's overshoot more, and at least FEWEST. A draw
+    t² v / n + (3 range / (n k m))² = target², a round's overshoot more, and at least FEWEST. A draw
     serves all strengths of a perturbation, a prefix all its seed's trials. With N the most seeds
     of a perturbation's cells:
 
@@ -149,6 +151,7 @@ def blocks_per_seed(
         costs: measured.
         images: how many images each block holds.
         target: the half-width that is asked for.
+        bounds, confidence: as for `estimate`.
 
     Returns:
         From 1 to the number of blocks; the smallest of equally good ones.
@@ -157,7 +160,9 @@ def blocks_per_seed(
     t = stdtrit(FEWEST - 1, 0.5 + confidence / 2)
     spread = t**2 * parts.per_seed(shown, len(images))
     per_seed = shown * images.mean()
-    needed = (spread + np.sqrt(spread**2 + (6 * target / per_seed) ** 2)) / (2 * target**2)
+    needed = (spread + np.sqrt(spread**2 + (6 * reach(bounds) * target / per_seed) ** 2)) / (
+        2 * target**2
+    )
     seeds = np.nan_to_num(np.maximum(needed * _OVERSHOOT, FEWEST))
     most = seeds.max(-2)
     cost = costs.draw @ most + per_seed * (

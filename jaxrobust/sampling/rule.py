@@ -30,8 +30,8 @@ class UntilHalfWidth:
     """Each cell gets as many seeds as it takes until its 95 % interval is narrow enough.
 
     Attributes:
-        half_width: of the interval of the metric's mean.
-        metric: its name.
+        half_width: of the interval of a metric's mean.
+        metric: the metric's name.
     """
 
     half_width: float

@@ -38,6 +38,7 @@ class SweepProgress:
         state: sums.
         plans: how they were run.
         finished: whether that is everything.
+        metrics: what is measured of each image, by name.
         random: bool [perturbation], which of them draw at random.
         allocation: of seeds and blocks, in a sweep to a precision, else None.
         warnings: what is suspicious about the undamaged network.
@@ -59,7 +60,8 @@ class SweepProgress:
         self.finished = False
         self.warnings: tuple[str, ...] = ()
         self.written: xarray.Dataset | None = None
-        self._metrics = {each.name: each.to_attributes(network.classes) for each in metrics}
+        self.metrics = {each.name: each for each in metrics}
+        self._classes = network.classes
         self.random = np.asarray([each.draw is not None for each in perturbations])
         self._coordinates = {
             "perturbation": [name for name, _ in spec.strengths],
@@ -82,6 +84,7 @@ class SweepProgress:
             info = replace(
                 info,
                 half_width=spec.half_width,
+                half_width_metric=spec.half_width_metric,
                 exact=tuple(each.name for each in perturbations if each.draw is None),
                 damaged={
                     each.perturbation.name: tuple(float(spec.grid[c]) for c in each.columns)
@@ -116,7 +119,7 @@ class SweepProgress:
             "finished": self.finished,
             "seeds": self.state.seeds,
             "coordinates": self._coordinates,
-            "metrics": self._metrics,
+            "metrics": {n: each.to_attributes(self._classes) for n, each in self.metrics.items()},
             "attributes": {**info.to_attributes(), "specification": self.spec.hash},
         }
 
@@ -141,7 +144,7 @@ class SweepProgress:
                     f"not {self.spec.sampling.first_seeds:,}: ask for at least as many"
                 )
             self.state = carry_over(self.state, held, self.spec, seeds)
-            alike = held.half_width == self.spec.half_width and held.images == self.spec.images
+            alike = held.sampling == self.spec.sampling and held.images == self.spec.images
             if self.allocation is not None and alike:
                 self._take_shown(held, those(GOAL)["shown"])
 

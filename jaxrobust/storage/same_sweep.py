@@ -71,7 +71,13 @@ def _in_words(field: str, held: Specification, asked: Specification, seeds: int)
         return f"{_ASKED_AS.get(field, field)} {_short(before)}, not {_short(now)}"
     if held.half_width is None and asked.half_width is None:
         return f"seeds {seeds}, not {asked.sampling.first_seeds}"
-    return f"precision {_short(held.half_width)}, not {_short(asked.half_width)}"
+    before, now = (_precision(each) for each in (held, asked))
+    return f"precision {before}, not {now}"
+
+
+def _precision(spec: Specification) -> str:
+    other = spec.half_width_metric != "top1"
+    return _short(spec.half_width) + f" of {spec.half_width_metric}" * other
 
 
 def _adds(

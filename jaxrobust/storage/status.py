@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrobust.ground.paths import path_of
 from jaxrobust.ground.text import aligned
-from jaxrobust.results import SweepInfo, cell_rows, labelled, sum_blocks
+from jaxrobust.results import SweepInfo, cell_rows, labelled, metric_of, sum_blocks
 from jaxrobust.storage.durable.lock import is_locked
 from jaxrobust.storage.durable.store import has_checkpoints
 from jaxrobust.storage.run_folder import is_written, read_finished, read_newest, read_record
@@ -46,10 +46,12 @@ def status(folder: str | Path) -> str:
     else:
         state = "running" if running else "not running: the same command goes on with it"
     rows = [("state", state)]
-    half_width = SweepInfo.of(result).half_width
+    info = SweepInfo.of(result)
+    half_width = info.half_width
     if half_width is not None:
-        met = cell_rows(result)["met"]
-        rows.append(("cells", f"{met.sum():,} of {met.size:,} are known to ±{half_width:g}"))
+        cells = cell_rows(result)["met"]
+        to = metric_of(result, info.half_width_metric).half_width_in_words(half_width)
+        rows.append(("cells", f"{cells.sum():,} of {cells.size:,} are known to {to}"))
         rows.append(("this round", f"{done:,} of {total:,} trial-images"))
     else:
         rows.append(("trials", f"{done // images:,} of {total // images:,}"))

@@ -15,7 +15,7 @@ from jaxrobust.summary.known import known
 from jaxrobust.summary.layers import by_layer, measures
 from jaxrobust.summary.nonfinite import nonfinite
 from jaxrobust.summary.table import half_text, middle, text_table
-from jaxrobust.summary.words import percent, share, title
+from jaxrobust.summary.words import percent, title
 
 __all__ = [
     "Curve",
@@ -34,7 +34,6 @@ __all__ = [
     "most_seeds",
     "nonfinite",
     "percent",
-    "share",
     "text_table",
     "title",
     "undamaged",

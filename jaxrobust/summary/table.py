@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrobust.ground.text import aligned
-from jaxrobust.results import SweepInfo, accuracy, whole_grid
+from jaxrobust.metrics import Metric
+from jaxrobust.results import SweepInfo, accuracy, metric_of, whole_grid
 from jaxrobust.statistics import rank_correlation
 from jaxrobust.summary.curves import Curve, curves, in_depth_order
 from jaxrobust.summary.known import known
 from jaxrobust.summary.nonfinite import nonfinite
-from jaxrobust.summary.words import share
 
 if TYPE_CHECKING:
     import xarray
@@ -35,7 +35,8 @@ def text_table(result: xarray.Dataset) -> str:
     result = whole_grid(result)
     cells = accuracy(in_depth_order(result), "top1")
     shown = [each for each in curves(result, "top1") if np.isfinite(each.values).any()]
-    columns = [_column(cells, each) for each in shown]
+    told = metric_of(result, "top1")
+    columns = [_column(cells, each, told) for each in shown]
     layers = ["layer", *map(str, cells.layer.values)]
     lines = [f"WARNING: {warning}" for warning in SweepInfo.of(result).warnings]
     lines.append(f"top-1 accuracy left (undamaged: {cells.attrs['clean']:.1%})")
@@ -95,13 +96,14 @@ def half_text(table: xarray.Dataset) -> str:
     return f"{half:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
 
 
-def _column(cells: xarray.Dataset, curve: Curve) -> list[str]:
+def _column(cells: xarray.Dataset, curve: Curve, told: Metric) -> list[str]:
     own = cells.sel(perturbation=curve.perturbation, strength=middle(curve))
     column = [f"{curve.perturbation} {middle(curve):g}"]
     for mean, low, high, seeds in zip(
         *(own[part].values for part in ("mean", "low", "high", "seeds")), strict=True
     ):
-        column.append(share(mean, low, high).replace(" %", "%") if seeds else "not run")
+        left = told.with_interval(mean, low, high).replace(" %", "%")
+        column.append(left if seeds else "not run")
     return column
 
 

@@ -22,15 +22,3 @@ def percent(value: float) -> str:
         ('12.5 %', '–')
     """
     return "–" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def share(mean: float, low: float, high: float) -> str:
-    """A mean share in per cent with its interval, as far as that is possible: from 0 to 100.
-
-    Example:
-        >>> share(0.427, -0.16, 1.02), share(0.5, float("nan"), float("nan"))
-        ('42.7 % (0.0 to 100.0)', '50.0 %')
-    """
-    if math.isnan(low) or math.isnan(high):
-        return percent(mean)
-    return f"{percent(mean)} ({100 * max(low, 0):.1f} to {100 * min(high, 1):.1f})"

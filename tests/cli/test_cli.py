@@ -164,7 +164,7 @@ def test_a_sweep_to_a_precision_says_what_it_knows(
     main([*arguments, "--precision", "0.1", "--out", str(out)])
     *_, known, unseen, files = capsys.readouterr().out.splitlines()
     seeds = jr.accuracy(jr.open_run(out)).seeds.item()
-    assert known == "every cell is known to ±0.1 (top-1 accuracy)"
+    assert known == "every cell is known to ±10 % (top-1 accuracy)"
     assert unseen == unseen_events(seeds)
     assert f"{out}/cells.csv" in files and (out / "cells.csv").exists()
 

@@ -109,7 +109,7 @@ def run_sweeps(
     for root in range(sweeps):
         looks = pilot(blocks, root)
         hits = world.hits[drawn[root][looks[0]], looks[1]][None, None]
-        parts = variance_parts(hits, world.images, world.clean, *looks)
+        parts = variance_parts(hits / BLOCK, world.clean / BLOCK, world.images, *looks)
         shown[root] = blocks_per_seed(parts, costs, world.images, target)
     covered, seeds, seen = np.zeros(sweeps, bool), np.zeros(sweeps, int), np.zeros(sweeps, int)
     going = np.arange(sweeps)
@@ -120,7 +120,9 @@ def run_sweeps(
         counts = np.stack(
             [_counted(world, drawn[root], shown[root], int(root)) for root in going], 1
         )
-        found = estimate(*counts, world.undamaged, np.full(len(going), n), target)
+        hits, images, right = counts
+        luck = right - images * world.undamaged
+        found = estimate(hits, images, luck, np.full(len(going), n), target)
         covered[going] = (found.low <= world.truth) & (world.truth <= found.high)
         seeds[going], seen[going] = found.seeds, found.images
         going, n = going[~found.met], int(next_seeds(np.asarray(n)))

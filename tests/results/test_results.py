@@ -233,7 +233,7 @@ def test_a_sweep_to_a_precision_has_a_row_for_each_cell(tmp_path: Path) -> None:
     result = made_precise(lambda layer, _: 48 if layer == 0 else 32, 0.011)
     folder = written(result, tmp_path / "run")
     rows = pandas.read_csv(folder / "cells.csv")
-    names = "perturbation layer strength mean low high half_width seeds images met"
+    names = "perturbation layer strength metric mean low high half_width seeds images met"
     assert list(rows.columns) == names.split()
     cells = accuracy(result)
     assert len(rows) == cells["mean"].sel(strength=[0.3, 0.6]).size

@@ -315,13 +315,13 @@ def test_the_table_says_what_is_known_and_what_cannot_have_been_seen(study: xarr
     lacking, unseen = known(result)
     # At 32 seeds the half-width is 0.0124: 32 · (0.0124 / 0.011)² is 41.
     assert lacking == (
-        "4 of 6 cells are not known to ±0.011 (top-1 accuracy); "
-        "one is to ±0.012 with 32 seeds and may take about 48"
+        "4 of 6 cells are not known to ±1.1 % (top-1 accuracy); "
+        "one is known to ±1.2 % with 32 seeds and may take about 48"
     )
     assert unseen == unseen_events(32)
     assert text_table(result).splitlines()[-2:] == [lacking, unseen]
     assert known(made_precise(lambda *_: 48, 0.1)) == [
-        "every cell is known to ±0.1 (top-1 accuracy)",
+        "every cell is known to ±10 % (top-1 accuracy)",
         unseen_events(48),
     ]
     assert known(result.assign_attrs(exact='["synapse_knockout"]'))[1:] == []

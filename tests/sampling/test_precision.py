@@ -57,7 +57,7 @@ def test_the_interval_is_students_with_skewness_and_the_rule_of_three() -> None:
     random = np.random.default_rng(0)
     hits = random.binomial(IMAGES, 1 - random.exponential(0.1, (4, 50)).clip(0, 1))
     images = np.full(50, IMAGES)
-    found = estimate(hits, images, images, 1.0, np.full(4, 50), 0.03)
+    found = estimate(hits, images, 0 * images, np.full(4, 50), 0.03)
     values, t = hits / IMAGES, stats.t.ppf(0.975, 49)
     skewness = np.abs(stats.skew(values, axis=-1, bias=False)) * values.std(-1, ddof=1)
     half = t * stats.sem(values, -1) + skewness * (1 + 2 * t**2) / (6 * 50)
@@ -71,7 +71,7 @@ def test_the_interval_is_students_with_skewness_and_the_rule_of_three() -> None:
 def test_equal_counts_leave_the_precision_that_so_many_images_have(accuracy: float) -> None:
     hits = np.full((1, 40), accuracy * IMAGES)
     images = np.full(40, IMAGES)
-    found = estimate(hits, images, images // 2, 0.5, np.array([40]), 3 / 4000)
+    found = estimate(hits, images, 0 * images, np.array([40]), 3 / 4000)
     np.testing.assert_allclose(found.half_width, 3 / 4000, rtol=1e-9)
     assert found.mean[0] == pytest.approx(accuracy) and found.met[0]
     assert 0 <= found.low[0] <= accuracy <= found.high[0] <= 1
@@ -80,7 +80,7 @@ def test_equal_counts_leave_the_precision_that_so_many_images_have(accuracy: flo
 def test_few_seeds_meet_nothing() -> None:
     hits, images = np.full((5, 40), 50), np.full(40, IMAGES)
     counted = np.array([0, 2, 3, FEWEST - 1, FEWEST])
-    found = estimate(hits, images, images, 1.0, counted, 0.5)
+    found = estimate(hits, images, 0 * images, counted, 0.5)
     assert np.isfinite(found.mean).tolist() == [False, True, True, True, True]
     assert np.isfinite(found.half_width).tolist() == [False, False, True, True, True]
     assert found.met.tolist() == [False, False, False, False, True]
@@ -89,13 +89,13 @@ def test_few_seeds_meet_nothing() -> None:
 def test_a_cell_depends_on_its_own_seeds_only() -> None:
     random = np.random.default_rng(1)
     images = np.full(80, IMAGES)
-    clean = random.binomial(IMAGES, 0.8, 80)
+    luck = random.binomial(IMAGES, 0.8, 80) - 0.8 * images
     hits = random.binomial(IMAGES, 0.6, (5, 80))
     counted = np.array([0, 7, 32, 50, 80])
     unread = np.where(np.arange(80) < counted[:, None], hits, np.nan)
-    together = estimate(unread, images, clean, 0.8, counted, 0.01)
+    together = estimate(unread, images, luck, counted, 0.01)
     for cell, n in enumerate(counted):
-        alone = estimate(hits[cell, :n], images[:n], clean[:n], 0.8, counted[cell], 0.01)
+        alone = estimate(hits[cell, :n], images[:n], luck[:n], counted[cell], 0.01)
         for name in ("mean", "low", "high", "half_width", "seeds", "images", "met"):
             np.testing.assert_allclose(getattr(together, name)[cell], getattr(alone, name))
 
@@ -106,10 +106,10 @@ def test_what_the_undamaged_network_finds_hard_is_allowed_for() -> None:
     images, counted = np.full(48, IMAGES), np.array([48, 48])
     # Harmless damage, and damage after which the answers have nothing to do with the images.
     hits = np.stack([clean, random.binomial(IMAGES, 0.1, 48)])
-    found = estimate(hits, images, clean, 0.65, counted, 0.01)
+    found = estimate(hits, images, clean - 0.65 * images, counted, 0.01)
     assert found.mean[0] == pytest.approx(0.65)
     assert found.half_width[0] == pytest.approx(3 / 4800)
-    without = estimate(hits, images, images, 1.0, counted, 0.01)
+    without = estimate(hits, images, 0 * images, counted, 0.01)
     assert found.half_width[1] < 1.1 * without.half_width[1] < without.half_width[0]
 
 
@@ -119,7 +119,7 @@ def test_images_used_equally_often_have_no_part_in_the_mean() -> None:
     own = block_schedule(4, 3, 36)
     images, right = sizes[own].sum(-1), clean[own].sum(-1)
     hits = (easy * sizes)[own].sum(-1)[None]
-    found = estimate(hits, images, right, 21 / 34, np.array([36]), 0.1)
+    found = estimate(hits, images, right - images * 21 / 34, np.array([36]), 0.1)
     assert found.mean[0] == pytest.approx((easy * sizes).sum() / 34)
 
 
@@ -160,7 +160,7 @@ def test_variances_of_a_whole_layout_are_those_of_its_analysis_of_variance() -> 
     values += random.normal(0, 9, (3, seeds, blocks))
     images = np.full(blocks, IMAGES)
     looks = [index.ravel() for index in np.indices((seeds, blocks))]
-    found = variance_parts(values.reshape(3, -1), images, images, *looks)
+    found = variance_parts(values.reshape(3, -1) / IMAGES, np.ones(blocks), images, *looks)
     by_seed, by_block = values.mean(-1), values.mean(-2)
     rest = values - by_seed[..., None] - by_block[:, None] + values.mean((-2, -1), keepdims=True)
     rest = (rest**2).sum((-2, -1)) / ((seeds - 1) * (blocks - 1))
@@ -184,13 +184,13 @@ def test_variances_of_a_rota_are_those_that_were_put_in() -> None:
     # The last block is not full and scatters more.
     images = np.where(np.arange(41) == 40, IMAGES // 2, IMAGES)
     values[:, own == 40] += random.normal(0, 0.3, (cells, (own == 40).sum()))
-    found = variance_parts(values * images[own], images, images, seeds, own)
+    found = variance_parts(values, np.ones(41), images, seeds, own)
     for part, put_in in ((found.seed, seed), (found.block, block), (found.rest, rest)):
         assert np.mean(part) == pytest.approx(put_in**2, rel=0.05)
     # What undamaged accuracy explains is left out.
     clean = random.integers(50, 90, 41) * images // IMAGES
     values += 0.5 * (clean / images)[own]
-    less = variance_parts(values * images[own], images, clean, seeds, own)
+    less = variance_parts(values, clean / images, images, seeds, own)
     assert np.mean(less.seed) == pytest.approx(seed**2, rel=0.05)
     assert np.mean(less.block) == pytest.approx(block**2, rel=0.1)
 
@@ -199,8 +199,8 @@ def test_a_cell_that_was_not_run_leaves_the_others_alone() -> None:
     looks, images = pilot(10), np.full(10, IMAGES)
     hits = np.random.default_rng(5).binomial(IMAGES, 0.5, (1, 2, len(looks[0]))).astype(float)
     hits[0, 1] = np.nan
-    parts = variance_parts(hits, images, images, *looks)
-    alone = variance_parts(hits[:, :1], images, images, *looks)
+    parts = variance_parts(hits / IMAGES, np.ones(10), images, *looks)
+    alone = variance_parts(hits[:, :1] / IMAGES, np.ones(10), images, *looks)
     assert np.isnan(parts.seed[0, 1]) and parts.rest[0, 0] == pytest.approx(alone.rest[0, 0])
     costs = Costs(np.array([0.1]), 0.0, 0.001)
     chosen = [blocks_per_seed(each, costs, images, 0.01) for each in (parts, alone)]
@@ -262,6 +262,6 @@ def test_images_are_added_only_as_far_as_they_help() -> None:
 def test_one_block_needs_no_choice() -> None:
     looks, images = pilot(1), np.array([IMAGES])
     hits = np.random.default_rng(6).binomial(IMAGES, 0.5, (1, 1, FEWEST))
-    parts = variance_parts(hits, images, images // 2, *looks)
+    parts = variance_parts(hits / IMAGES, np.full(1, 0.5), images, *looks)
     assert parts.seed[0, 0] == pytest.approx((hits / IMAGES).var(ddof=1))
     assert blocks_per_seed(parts, Costs(np.array([1.0]), 0.0, 1e-3), images, 0.01) == 1

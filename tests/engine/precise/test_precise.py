@@ -373,24 +373,6 @@ def test_seeds_that_do_not_fit_into_memory_leave_what_was_counted(
     assert not jr.accuracy(result).met.all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (dict(seeds=5), "precision 0.05 and seeds 5: a sweep to a precision decides itself"),
-        (dict(precision=0), "precision 0: the half-width of an interval"),
-        (dict(precision=0.7), "precision 0.7: the half-width of an interval"),
-        (dict(precision="0.1"), "precision '0.1': the half-width of an interval"),
-        (dict(precision=None, max_seconds=5), "max_seconds 5 without precision: only a"),
-        (dict(max_seconds=0), "max_seconds 0: more than 0 seconds are needed"),
-        (dict(max_seconds="1"), "max_seconds '1': more than 0 seconds are needed"),
-    ],
-)
-def test_what_cannot_be_asked_for(
-    changes: dict[str, Any], words: str, net: jr.Network, source: jr.ImageSource
-) -> None:
-    assert refusal(precise_sweep, net, source, **changes).startswith(words)
-
-
 def test_images_have_no_interval_of_their_own(found: xarray.Dataset) -> None:
     message = refusal(jr.accuracy, found, over="seeds+images")
     assert message.startswith('over="seeds+images": seeds of a sweep to a precision see different')
