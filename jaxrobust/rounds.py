@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.costing.costs import costs_of
-from jaxrobust.counts.state import State
-from jaxrobust.execution.run import Runner
+from jaxrobust.design.trials import TrialSet
+from jaxrobust.execution.executor import Executor
+from jaxrobust.execution.items import all_items
+from jaxrobust.execution.profile import operations_of_trials
+from jaxrobust.execution.run import run_trials
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.metrics import Metric
 from jaxrobust.results.seed_sums import SeedSums
 from jaxrobust.runtime.hosts import Processes
-from jaxrobust.runtime.partition import Alone, Follower
+from jaxrobust.runtime.partition import Follower
 from jaxrobust.sampling import (
     FEWEST,
+    Costs,
     UntilHalfWidth,
     blocks_per_seed,
     next_seeds,
@@ -28,9 +31,12 @@ from jaxrobust.sampling import (
 )
 from jaxrobust.storage.progress import SweepProgress
 
+# The choice of blocks needs no more than a rough idea of the costs.
+_SECONDS_OF_PROFILE = 0.1
+
 
 def run_to_precision(
-    runner: Runner,
+    executor: Executor,
     progress: SweepProgress,
     rule: UntilHalfWidth,
     deadline: Deadline,
@@ -40,7 +46,7 @@ def run_to_precision(
     """Adds seeds to the cells that need them, in rounds, until all are known well enough.
 
     Args:
-        runner: of what to run, on what.
+        executor: of what to run, on what.
         progress: what was counted before, which is not counted again.
         rule: what it takes for a cell to be known well enough.
         deadline: no step is begun after it.
@@ -53,18 +59,18 @@ def run_to_precision(
     """
     stopping = _Stopping(follower, deadline)
     while not progress.finished:
-        if not _run_round(runner, progress, stopping, processes):
+        if not _run_round(executor, progress, stopping, processes):
             return
         allocation = progress.the_allocation
         if allocation.unsettled:
-            allocation.shown[:] = processes.decide(lambda: _settled(runner, progress, rule))
+            allocation.shown[:] = processes.decide(lambda: _settled(executor, progress, rule))
             continue
         seeds = np.asarray(processes.decide(lambda: _next_seeds(progress, rule)), np.int32)
         progress.finished = bool((seeds == allocation.seeds).all())
         if progress.finished or processes.decide(lambda: deadline.is_over):
             return
         try:
-            _make_room(progress, int(seeds.max()), runner.job.machine.memory, processes)
+            _make_room(progress, int(seeds.max()), executor.job.machine.memory, processes)
         except SpecificationError as error:
             why = f"not all cells are known to ±{rule.half_width:g}: {error}"
             warnings.warn(why, stacklevel=3)
@@ -73,13 +79,14 @@ def run_to_precision(
 
 
 def _run_round(
-    runner: Runner, progress: SweepProgress, follower: Follower, processes: Processes
+    executor: Executor, progress: SweepProgress, follower: Follower, processes: Processes
 ) -> bool:
     """Runs what the allocation wants; whether that was done in time."""
     progress.state.settle()
     late = False
     try:
-        runner.run(progress.state, progress.state.seeds, progress.plans, follower, progress.wanted)
+        state = progress.state
+        run_trials(executor, state, state.seeds, progress.plans, follower, progress.wanted)
     except _TimeIsUp:
         late = True
         for _ in follower.ends():
@@ -107,24 +114,22 @@ def _make_room(progress: SweepProgress, seeds: int, memory: int, processes: Proc
     progress.grow(seeds)
 
 
-def _settled(runner: Runner, progress: SweepProgress, rule: UntilHalfWidth) -> list[int]:
+def _settled(executor: Executor, progress: SweepProgress, rule: UntilHalfWidth) -> list[int]:
     """How many blocks each seed is to see on each layer."""
     shown = progress.the_allocation.shown.copy()
     for layer in progress.the_allocation.unsettled:
-        shown[layer] = _blocks_per_seed(runner, progress, layer, rule)
+        shown[layer] = _blocks_per_seed(executor, progress, layer, rule)
     return shown.tolist()
 
 
 def _blocks_per_seed(
-    runner: Runner, progress: SweepProgress, layer: int, rule: UntilHalfWidth
+    executor: Executor, progress: SweepProgress, layer: int, rule: UntilHalfWidth
 ) -> int:
     """From the spread of the pilot's sums and from what its parts took."""
     spec, state = progress.spec, progress.state
     run = (progress.the_allocation.seeds[:, layer] > 0) & progress.random[:, None]
     if spec.blocks == 1 or not run.any():
         return spec.blocks
-    if not runner.seconds_per_trial_image(layer):
-        _run_pilot_again(runner, progress, layer)
     seeds, blocks = pilot(spec.blocks, spec.root)
     metric = progress.metrics[rule.metric]
     values = _means(metric, state.trials)[:, layer][..., seeds, blocks]
@@ -132,7 +137,7 @@ def _blocks_per_seed(
     values[~np.isfinite(values)] = np.nan
     images, clean = state.clean["images"], _means(metric, state.clean)
     parts = variance_parts(values, clean, images, seeds, blocks)
-    costs, bounds = costs_of(runner, layer), (metric.low, metric.high)
+    costs, bounds = costs_of(executor, layer), (metric.low, metric.high)
     return blocks_per_seed(parts, costs, images, rule.half_width, bounds)
 
 
@@ -142,12 +147,32 @@ def _means(metric: Metric, sums: Mapping[str, np.ndarray]) -> np.ndarray:
     return sums[metric.name] / np.where(counted > 0, counted, np.nan)
 
 
-def _run_pilot_again(runner: Runner, progress: SweepProgress, layer: int) -> None:
-    """Runs the pilot of a layer that was counted before, only to see what it takes here."""
-    wanted = progress.wanted[:, :, :, :FEWEST].copy()
-    wanted[~progress.random] = False
-    wanted[:, np.arange(len(progress.spec.layers)) != layer] = False
-    runner.run(State.empty(progress.spec, FEWEST), FEWEST, list(progress.plans), Alone(), wanted)
+def costs_of(executor: Executor, layer: int) -> Costs:
+    """What a seed costs on a group of layers, measured.
+
+    Args:
+        executor: of the sweep.
+        layer: the group's index.
+    """
+    job = executor.job
+    making = np.zeros(len(job.spec.strengths))
+    trials, shared, own = 0, 0.0, 0.0
+    trial_sets = [
+        each for each in TrialSet.of(job.spec, job.perturbations) if each.perturbation.draw
+    ]
+    for item in all_items(job.network, job.spec, trial_sets):
+        if item.number != layer:
+            continue
+        work, model = executor.work_of(item), executor.profile(item, _SECONDS_OF_PROFILE)
+        for each in item.trial_sets:
+            name, columns = each.perturbation.name, len(each.columns)
+            making[each.row] = model.draws[name] + model.damage[name] * columns
+            operations = operations_of_trials(work.target, [each]) / len(each.trials)
+            own += model.per_operation * operations * columns
+            trials += columns
+        if not work.plan.keep_residuals:
+            shared += model.shared
+    return Costs(making, shared, own / max(trials, 1))
 
 
 class Deadline:

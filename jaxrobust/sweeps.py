@@ -18,10 +18,11 @@ from jaxrobust.design.options import Options
 from jaxrobust.design.request import resolve_request, sampling_rule
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, check_block
 from jaxrobust.execution.baseline.answers import run_baseline
+from jaxrobust.execution.executor import Executor
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.job import Job
 from jaxrobust.execution.plan import is_segmented
-from jaxrobust.execution.run import Runner
+from jaxrobust.execution.run import run_trials
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Selector
 from jaxrobust.metrics import Wanted, always
@@ -174,19 +175,18 @@ def sweep(
         how = {"extend": extend, "save_every": save_every}
         saving = saved(progress, folder, request.source, request.code, processes, **how)
     with saving as follower:
-        runner = None
+        executor = None
         if not progress.finished:
-            runner = Runner(
-                Job.of(request, Images.decode(network, request.source, report), machine)
-            )
-            progress.warnings = runner.clean.warnings
+            decoded = Images.decode(network, request.source, report)
+            executor = Executor(Job.of(request, decoded, machine))
+            progress.warnings = executor.clean.warnings
         for warning in progress.warnings:
             warnings.warn(warning, stacklevel=2)
-        if runner and isinstance(sampling, FixedSeeds):
-            runner.run(progress.state, progress.state.seeds, progress.plans, follower)
+        if executor and isinstance(sampling, FixedSeeds):
+            run_trials(executor, progress.state, sampling.seeds, progress.plans, follower)
             progress.finished = True
-        elif runner and isinstance(sampling, UntilHalfWidth):
-            run_to_precision(runner, progress, sampling, deadline, follower, processes)
+        elif executor and isinstance(sampling, UntilHalfWidth):
+            run_to_precision(executor, progress, sampling, deadline, follower, processes)
     return progress.result if blocks else sum_blocks(progress.result)
 
 

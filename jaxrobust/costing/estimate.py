@@ -11,17 +11,18 @@ import jax
 
 from jaxrobust.costing.accelerators import EFFICIENCY, Accelerator, find_accelerator
 from jaxrobust.costing.cost_estimate import AcceleratorEstimate, Estimate, TargetEstimate
-from jaxrobust.costing.timing import Timing, measure
-from jaxrobust.costing.work import Target, Work, targets
+from jaxrobust.costing.timing import Timing, measure, seconds_of
 from jaxrobust.counts.state import State
 from jaxrobust.data.progress import Report, silent
 from jaxrobust.design.options import Options
 from jaxrobust.design.request import SweepRequest, resolve_request, sampling_rule
 from jaxrobust.design.specification import DEFAULT_BLOCK, Grid, Keep, Specification
 from jaxrobust.design.trials import TrialSet
-from jaxrobust.execution.baseline.answers import run_baseline
+from jaxrobust.execution.executor import Executor
 from jaxrobust.execution.images import Images
+from jaxrobust.execution.items import all_items
 from jaxrobust.execution.job import Job
+from jaxrobust.execution.work import Target, Work
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.layers import Selector
 from jaxrobust.metrics import Wanted
@@ -105,45 +106,36 @@ def plan(
     spec = request.spec
     machine = Machine.of(request.options.devices, request.options.memory)
     State.check_size(spec, spec.sampling.first_seeds, machine.memory)
-    sweep = (network, spec, request.perturbations, request.options, machine)
-    work = _planned(targets(*sweep), spec.images)
     few, decoding = _decode(request)
-    job = Job.of(request, few, machine)
-    clean = run_baseline(
-        network,
-        few,
-        spec.block,
-        machine,
-        segmented=any(each.target.segmented for each in work),
-        metrics=job.measured,
-        precision=spec.precision,
-    )
-    timing = measure(job, clean, work, timing_seconds)
+    executor = Executor(Job.of(request, few, machine))
+    items = all_items(network, spec, TrialSet.of(spec, request.perturbations))
+    work = [executor.work_of(item) for item in items]
+    timing = measure(executor, work, timing_seconds)
     trials = sum(each.trials for each in work)
     found = [
         TargetEstimate(
-            layers=each.target.name,
+            layers=each.target.item.name,
             trials=each.trials,
             operations=each.operations(),
-            seconds=timing.of_one(each, rates),
+            seconds=seconds_of(each, model),
             timed=timed,
             trials_per_step=each.plan.trials_per_step,
             images_per_step=each.plan.images_per_step,
             memory=each.bytes,
         )
-        for each, rates, timed in zip(work, timing.rates, timing.timed, strict=True)
+        for each, model, timed in zip(work, timing.models, timing.timed, strict=True)
     ]
     return Estimate(
         trials=trials,
         trial_images=trials * spec.images,
         operations=_operations(work, timing, spec.images),
-        operations_without_hoisting=timing.whole * trials * spec.images,
+        operations_without_hoisting=timing.undamaged.operations * trials * spec.images,
         parameters=sum(leaf.nbytes for leaf in jax.tree.leaves(network.params)),
         sums=State.size_in_bytes(spec, spec.sampling.first_seeds),
         seconds=timing.seconds(work, spec.images),
         fastest=timing.at("low", work, spec.images),
         slowest=timing.at("high", work, spec.images),
-        compiling=sum(rates.compiling for rates in timing.rates),
+        compiling=sum(model.compiling for model in timing.models),
         decoding=decoding * spec.images,
         device=machine.kind,
         precision=spec.precision,
@@ -155,14 +147,17 @@ def plan(
             devices,
             efficiency,
             spec,
-            _planned(targets(*sweep, segmented=True), spec.images),
+            [_in_segments(network, spec, each) for each in work],
             timing,
         ),
     )
 
 
-def _planned(targets: Sequence[Target], images: int) -> list[Work]:
-    return [Work.of(target, target.trial_sets, images) for target in targets]
+def _in_segments(network: Network, spec: Specification, work: Work) -> Work:
+    """The same in segments, as accelerators always run it."""
+    here = work.target
+    target = Target.of(network, spec, here.item, here.options, here.machine, True)
+    return Work.of(target, work.trial_sets, work.images)
 
 
 def _decode(request: SweepRequest) -> tuple[Images, float]:
@@ -176,7 +171,7 @@ def _decode(request: SweepRequest) -> tuple[Images, float]:
 
 
 def _operations(work: Sequence[Work], timing: Timing, images: int) -> float:
-    return timing.whole * images + sum(each.operations() for each in work)
+    return timing.undamaged.operations * images + sum(each.operations() for each in work)
 
 
 def _doubled(work: Sequence[Work], timing: Timing, images: int) -> dict[str, tuple[float, float]]:
@@ -206,7 +201,7 @@ def _doubled(work: Sequence[Work], timing: Timing, images: int) -> dict[str, tup
         "layers": (list(work), images, 2),
     }
     operations, seconds = _operations(work, timing, images), timing.seconds(work, images)
-    undamaged = timing.whole * images, timing.undamaged * images
+    undamaged = timing.undamaged.operations * images, timing.undamaged.seconds * images
     factors = {}
     for name, (planned, count, times) in twice.items():
         more = _operations(planned, timing, count) * times - undamaged[0] * (times - 1)
@@ -234,7 +229,7 @@ def _on(
         )
         total += each.images * (passes * each.target.prefix_operations + own)
     peak = accelerator.peaks[spec.precision]
-    seconds = (total + timing.whole * spec.images) / (peak * efficiency)
+    seconds = (total + timing.undamaged.operations * spec.images) / (peak * efficiency)
     return AcceleratorEstimate(accelerator.label, devices, peak, efficiency, seconds)
 
 

@@ -79,7 +79,9 @@ class TrialSet:
         Args:
             wanted, done: bool [strength, seed].
         """
-        chosen = _trials(wanted)
+        every = np.zeros_like(wanted)
+        every[self.columns, : self.seeds] = True
+        chosen = None if (wanted == every).all() else _trials(wanted)
         return replace(self, chosen=chosen, done=frozenset(_trials(wanted & done)))
 
 

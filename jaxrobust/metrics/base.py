@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jaxrobust.ground.errors import SpecificationError, unknown
@@ -42,7 +42,7 @@ class Metric:
     """
 
     name: str
-    function: Function = _not_here
+    function: Function = field(default=_not_here, hash=False)
     label: str = ""
     unit: str = ""
     share: bool = False

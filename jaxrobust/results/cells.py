@@ -97,6 +97,11 @@ def _check_metric(result: xarray.Dataset, metric: str) -> None:
         raise SpecificationError(unknown("metric", metric, known))
     needed = [f"clean_{metric}"]
     needed += ["nonfinite", "clean_nonfinite"] if metric_of(result, metric).finite else []
+    told, held = metric_of(result, metric), result[metric].sizes.get(BIN, 0)
+    if told.bins != held:
+        raise SpecificationError(
+            f"this result has {held} of the {told.bins} bins of {metric}, which needs all of them"
+        )
     if lacking := [name for name in needed if name not in result]:
         raise SpecificationError(
             f"this result has no {lacking[0]}, which {metric} needs: take all of its variables"

@@ -12,7 +12,7 @@ from jaxrobust.counts.carry_over import carry_over
 from jaxrobust.counts.state import State
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import TrialSet
-from jaxrobust.execution.run import Plans
+from jaxrobust.execution.executor import Plans
 from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.metrics import Metric
 from jaxrobust.network import Network

@@ -143,7 +143,10 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     packed = {name: {"zlib": True} for name in result.data_vars}
     # In memory first: HDF5 does not survive a disk that is full.
     content = {"results.nc": bytes(result.to_netcdf(engine="h5netcdf", encoding=packed))}
-    trials = sum_blocks(result).drop_dims(["image", "byte", "bin"], errors="ignore")
+    trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
+    for name in [name for name in trials.data_vars if "bin" in trials[name].dims]:
+        bins = {f"{name}_{i + 1}": trials[name].isel(bin=i) for i in range(trials.sizes["bin"])}
+        trials = trials.drop_vars(name).assign(bins)
     trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])
     rows = trials.to_dataframe(dim_order=list(DIMENSIONS[:4]))
     content["results.csv"] = rows[rows["images"] > 0].to_csv(na_rep="nan").encode()

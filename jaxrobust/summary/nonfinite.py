@@ -34,10 +34,11 @@ def nonfinite(result: xarray.Dataset) -> list[str]:
         return f"{found:,} of {seen:,} trial-images"
 
     sentences = []
+    finite = [each for each in metrics_of(result) if metric_of(result, each).finite]
     if "nonfinite" in result and bool((result["nonfinite"].where(whole, 0) > 0).any()):
+        without = f" and are left out of {', '.join(finite)}" if finite else ""
         sentences.append(
-            f"{counted('nonfinite')} had a logit that is not finite: they count as wrong, and not "
-            "in the loss"
+            f"{counted('nonfinite')} had a logit that is not finite: they count as wrong{without}"
         )
     for metric in metrics_of(result):
         if metric_of(result, metric).share or f"clean_{metric}" not in result:

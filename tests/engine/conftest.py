@@ -10,7 +10,8 @@ from networks_for_tests import NETWORKS
 from sweeps_for_tests import save
 
 import jaxrobust as jr
-from jaxrobust.execution import chunks, ordinary, plan, programs
+from jaxrobust.execution import plan
+from jaxrobust.execution.steps import chunks, ordinary, programs
 from jaxrobust.perturbations import REGISTRY, compiled, trials
 from jaxrobust.runtime import meshes
 from jaxrobust.runtime.meshes import on_mesh

@@ -105,8 +105,21 @@ def imports_between_modules(package: Path) -> dict[str, set[str]]:
         named = {module for _, module in imported_modules(tree, list(parts))}
         # `from package.module import name` is an import of the module.
         modules = {each if each in files else each.rpartition(".")[0] for each in named}
+        # Of a module in another package, that package's first file runs before it.
+        modules |= {
+            parent
+            for each in modules
+            for parent in _parents(each)
+            if not (name == parent or name.startswith(f"{parent}."))
+        }
         found[name] = modules & set(files) - {name}
     return found
+
+
+def _parents(module: str) -> list[str]:
+    """The packages that a module is in, the innermost first."""
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1)]
 
 
 def circle(imports: dict[str, set[str]]) -> list[str]:

@@ -14,8 +14,8 @@ from jaxrobust.execution.baseline.forward import Forward
 from jaxrobust.execution.baseline.plausible import warnings_of
 from jaxrobust.execution.images import Images
 from jaxrobust.execution.plan import images_per_step
-from jaxrobust.execution.programs import STRANGE, Scoring
 from jaxrobust.execution.routes import route_of
+from jaxrobust.execution.steps.programs import STRANGE, Scoring
 from jaxrobust.network import Network
 from jaxrobust.program.rounding import PrecisionMode
 from jaxrobust.runtime.machine import Machine

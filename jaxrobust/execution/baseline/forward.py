@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrobust.execution.baseline.checks import alike, small_batch
-from jaxrobust.execution.chain import Chain
 from jaxrobust.execution.routes import cut_of
+from jaxrobust.execution.steps.chain import Chain
 from jaxrobust.network import Network
 from jaxrobust.perturbations.linear import RANGE
 from jaxrobust.program.rounding import PrecisionMode

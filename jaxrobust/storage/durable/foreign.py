@@ -7,7 +7,6 @@ import json
 import math
 import numbers
 import unicodedata
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +43,7 @@ _NUMBERS = ("half_width", "classes", "finished")
 # What a result says of its metrics: see `Metric.to_attributes`.
 _METRIC_TEXTS = ("label", "unit", "best")
 _METRIC_NUMBERS = ("share", "finite", "bins", "low", "high", "chance")
+_BEST = ("high", "low", "")
 # Of no trial more images than it has seen.
 _COUNTS = ("top1", "top5", "changed", "nonfinite")
 # Deflate can make a thousand bytes of one; the rest is for what is not stored at all.
@@ -125,12 +125,16 @@ def _check_text(result: xarray.Dataset) -> None:
         if name in result.coords
         for label in result.coords[name].values.ravel().tolist()
     ]
-    labels += [(name, result.attrs[name]) for name in ("network", "data") if name in result.attrs]
+    labels += [
+        (name, result.attrs[name])
+        for name in ("network", "data", "half_width_metric")
+        if name in result.attrs
+    ]
     for name, label in labels:
         if not _can_be_shown(label):
             raise ValueError(f"{label!r} is no name of a {name}")
     for name, values in result.data_vars.items():
-        if "share" in values.attrs and not _describes_a_metric(values.attrs):
+        if "share" in values.attrs and not _describes_a_metric(values):
             raise ValueError(f"what it says of the metric {name} is damaged")
     for name, (kind, inner) in _PACKED.items():
         if name in result.attrs:
@@ -146,10 +150,15 @@ def _check_text(result: xarray.Dataset) -> None:
                 raise ValueError(f"its attribute {name} is damaged")
 
 
-def _describes_a_metric(attributes: Mapping[str, Any]) -> bool:
+def _describes_a_metric(values: xarray.DataArray) -> bool:
     """Whether a variable's attributes are those of a metric, safe to show and to compute with."""
-    return all(_can_be_shown(attributes.get(name)) for name in _METRIC_TEXTS) and all(
-        isinstance(attributes.get(name, 0), numbers.Real) for name in _METRIC_NUMBERS
+    told = values.attrs
+    figures = [told.get(name, 0) for name in _METRIC_NUMBERS]
+    return (
+        all(_can_be_shown(told.get(name)) for name in _METRIC_TEXTS)
+        and told["best"] in _BEST
+        and all(isinstance(each, numbers.Real) and math.isfinite(each) for each in figures)
+        and told.get("bins", 0) == values.sizes.get("bin", 0)
     )
 
 

@@ -194,7 +194,7 @@ def test_damaged_weights_equal_those_of_perturb_to_the_bit(
 @pytest.fixture
 def record_leaves(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Runs a sweep and collects the very leaves that its suffix was called with."""
-    from jaxrobust.execution import chunks
+    from jaxrobust.execution.steps import chunks
 
     def record(
         net: jr.Network, source: jr.ImageSource, name: str, width: int, devices: int

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxrobust.counts.score import score
 from jaxrobust.design.specification import Keep
 from jaxrobust.execution.images import blocks_per_step
-from jaxrobust.execution.ordinary import Limits, is_strange
+from jaxrobust.execution.steps.ordinary import Limits, is_strange
 from jaxrobust.metrics import Metric
 from jaxrobust.perturbations.linear import Affine, Overlaps, PerUnit
 from jaxrobust.program.segments import Piece

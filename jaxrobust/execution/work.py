@@ -1,4 +1,4 @@
-"""How much a sweep has to compute and hold: counted, not run."""
+"""What a work item computes and holds: counted, not run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from jaxrobust.design.options import Options
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import TrialSet
-from jaxrobust.execution.chunks import is_linear
-from jaxrobust.execution.group import SIDE_BY_SIDE
-from jaxrobust.execution.plan import BatchPlan, is_segmented, noise_bytes, plan_batches
+from jaxrobust.execution.items import WorkItem
+from jaxrobust.execution.plan import BatchPlan, noise_bytes, plan_batches
 from jaxrobust.execution.routes import route_of
-from jaxrobust.execution.run import by_leaves
-from jaxrobust.layers import Layer
+from jaxrobust.execution.steps.chunks import is_linear
+from jaxrobust.execution.steps.group import SIDE_BY_SIDE
 from jaxrobust.network import Network
 from jaxrobust.perturbations import Perturbation
 from jaxrobust.program.route import Route
@@ -22,27 +21,20 @@ from jaxrobust.runtime.machine import Machine
 
 @dataclass(frozen=True)
 class Target:
-    """What one `Group` runs: the trials on some layers that touch the same leaves.
+    """A work item and what its damage reaches.
 
     Attributes:
-        name, number: of the group of layers.
-        layers: those that are damaged together.
-        touched: paths of the damaged leaves.
-        trial_sets: of the perturbations that touch them.
-        parts: the network split there for a batch of `batch` images, as it is run.
+        item: the trials.
+        parts: the network split at the damage for a batch of `batch` images, as it is run.
         whole: the undamaged network for as many images, as it is run.
         written: as `parts`, without faster ways to compute convolutions: to count operations.
-        batch: images of both splits.
+        batch: images of these.
         options: how to run it.
         segmented: whether it is run in segments.
         machine: what it runs on.
     """
 
-    name: str
-    number: int
-    layers: tuple[Layer, ...]
-    touched: tuple[str, ...]
-    trial_sets: tuple[TrialSet, ...]
+    item: WorkItem
     parts: Route
     whole: Route
     written: Route
@@ -51,30 +43,54 @@ class Target:
     segmented: bool
     machine: Machine
 
+    @staticmethod
+    def of(
+        network: Network,
+        spec: Specification,
+        item: WorkItem,
+        options: Options,
+        machine: Machine,
+        segmented: bool,
+    ) -> Target:
+        """That of a work item of a sweep, traced for a block of images."""
+        how = {
+            "platform": machine.platform,
+            "segmented": segmented,
+            "hoist": options.hoist,
+            "share": options.share,
+            "precision": spec.precision,
+        }
+        return Target(
+            item,
+            parts=route_of(network, item.touched, spec.block, **how),
+            whole=route_of(network, (), spec.block, **how),
+            written=route_of(network, item.touched, spec.block, reformulate=False, **how),
+            batch=spec.block,
+            options=options,
+            segmented=segmented,
+            machine=machine,
+        )
+
     def is_linear(self, perturbation: Perturbation) -> bool:
         """Whether trials share the damaged layer's product."""
         product = self.parts.product
         if product is None:
             return False
-        kernel = {leaf.path: leaf for layer in self.layers for leaf in layer.leaves}[product.kernel]
-        return is_linear(perturbation, self.layers, kernel)
+        kernel = {leaf.path: leaf for layer in self.item.layers for leaf in layer.leaves}[
+            product.kernel
+        ]
+        return is_linear(perturbation, self.item.layers, kernel)
 
     @property
     def shares(self) -> bool:
         """Whether the undamaged layer's product is computed for trials to share."""
-        return any(self.is_linear(each.perturbation) for each in self.trial_sets)
+        return any(self.is_linear(each) for each in self.item.trials)
 
     @property
     def prefix_operations(self) -> float:
         """Per image, of what the trials share; multiplications and additions count one each."""
         shared = self.written.product_operations if self.shares else 0
         return (self.written.prefix_operations + shared) / self.batch
-
-    @property
-    def leaf_bytes(self) -> int:
-        """Bytes of the leaves that one trial damages."""
-        leaves = [leaf for layer in self.layers for leaf in layer.leaves]
-        return sum(leaf.nbytes for leaf in leaves)
 
     def kept_bytes(self, images: int) -> int:
         """Bytes of what the undamaged network hands on to the trials."""
@@ -120,7 +136,7 @@ class Work:
         plan = plan_batches(
             target.parts,
             target.whole,
-            target.layers,
+            target.item.layers,
             [(each.perturbation, len(each.trials)) for each in trial_sets],
             images=images,
             run=images,
@@ -163,9 +179,11 @@ class Work:
         size, width = plan.images_per_step, plan.trials_per_step
         held = self.images if plan.keep_residuals else size
         beside = min(SIDE_BY_SIDE, plan.steps_under_way + 1)
-        leaves = width * (plan.steps_per_round + plan.steps_under_way) * self.target.leaf_bytes
+        leaves = width * (plan.steps_per_round + plan.steps_under_way) * self.target.item.leaf_bytes
         products = plan.steps_under_way * width * parts.product_bytes * size // batch
-        noise = max(noise_bytes(each.perturbation, self.target.layers) for each in self.trial_sets)
+        noise = max(
+            noise_bytes(each.perturbation, self.target.item.layers) for each in self.trial_sets
+        )
         return {
             "undamaged values": self.target.kept_bytes(held),
             "prefix": parts.prefix_peak_bytes * size // batch,
@@ -182,49 +200,3 @@ class Work:
         else:
             in_one_draw = -(-count * columns // width)
         return -(-each.seeds // count) * in_one_draw
-
-
-def targets(
-    network: Network,
-    spec: Specification,
-    perturbations: Sequence[Perturbation],
-    options: Options,
-    machine: Machine,
-    *,
-    segmented: bool | None = None,
-) -> list[Target]:
-    """Everything that a sweep damages, in its order; run in segments where that pays."""
-    trial_sets = [each for each in TrialSet.of(spec, perturbations) if each.trials]
-    trials = len(spec.layers) * sum(len(each.trials) for each in trial_sets)
-    if segmented is None:
-        segmented = is_segmented(
-            network, spec.block, trials * spec.images, machine=machine, options=options
-        )
-    found = []
-    for number, (name, members) in enumerate(spec.layers):
-        layers = tuple(network.layers[member] for member in members)
-        for touched, alike in by_leaves(layers, trial_sets).items():
-            how = {
-                "platform": machine.platform,
-                "segmented": segmented,
-                "hoist": options.hoist,
-                "share": options.share,
-                "precision": spec.precision,
-            }
-            found.append(
-                Target(
-                    name=name,
-                    number=number,
-                    layers=layers,
-                    touched=touched,
-                    trial_sets=tuple(alike),
-                    parts=route_of(network, touched, spec.block, **how),
-                    whole=route_of(network, (), spec.block, **how),
-                    written=route_of(network, touched, spec.block, reformulate=False, **how),
-                    batch=spec.block,
-                    options=options,
-                    segmented=segmented,
-                    machine=machine,
-                )
-            )
-    return found

@@ -1,9 +1,9 @@
-"""All trials on one group of layers: the loop over images and steps."""
+"""All trials of one work item: the loop over images and steps."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrobust.design.trials import Trial, TrialSet, batches
+from jaxrobust.design.trials import Trial, batches
 from jaxrobust.execution.baseline.answers import Baseline
-from jaxrobust.execution.chain import Chains, Images
-from jaxrobust.execution.chunks import Chunk, Step, chunks, is_linear
-from jaxrobust.execution.damaged import Damaged
+from jaxrobust.execution.items import Task, WorkItem
 from jaxrobust.execution.job import Job
-from jaxrobust.execution.ordinary import Limits
 from jaxrobust.execution.plan import BatchPlan, plan_batches
-from jaxrobust.execution.programs import STRANGE, Scoring, Shared, infinite_program
-from jaxrobust.layers import Layer, leaf_paths
-from jaxrobust.perturbations import Perturbation
+from jaxrobust.execution.steps.chain import Chains, Images
+from jaxrobust.execution.steps.chunks import Chunk, Step, chunks, is_linear
+from jaxrobust.execution.steps.damaged import Damaged
+from jaxrobust.execution.steps.ordinary import Limits
+from jaxrobust.execution.steps.programs import STRANGE, Scoring, Shared, infinite_program
+from jaxrobust.layers import leaf_paths
 from jaxrobust.program.route import Route
 from jaxrobust.runtime.compiling import on_this_device
 from jaxrobust.runtime.meshes import IMAGES, TRIALS, divided, mesh_of
@@ -58,19 +58,6 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Trials on a group of layers that look at the same images.
-
-    Attributes:
-        trial_sets: the perturbations, without other trials.
-        runs: the first image of each run of consecutive ones, and the one behind its last.
-    """
-
-    trial_sets: list[TrialSet]
-    runs: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
 class _Data:
     """Some images, as far as the steps need them.
 
@@ -90,24 +77,18 @@ class _Data:
 
 
 class Group:
-    """All trials on one group of layers that touch the same leaves.
+    """All trials on one group of layers that damage the same leaves.
 
     Args:
         job: the sweep; its parameters are on all devices.
         clean: the undamaged network's answers.
         chains: the network on its devices.
-        number: index of the group of layers.
-        layers: those that are damaged together.
-        touched: paths of the damaged leaves.
-        perturbations: those that touch them, each with the most trials that are run together.
-        images: how many consecutive images they usually look at; longer runs take more steps.
-        seeds: the most seeds that are run together.
+        item: the trials that are run first; later ones damage the same leaves.
         segmented: whether to run the network in segments, if that was not settled before.
         plan: how to run it, if that was settled before.
 
     Attributes:
-        job, clean, number, layers, plan: see above.
-        perturbations: all of the job that touch the same leaves.
+        job, clean, item, plan: see above.
         route: what the damage reaches, for the images of one device in one step.
         kernel: the kernel whose product trials may share, if there is one.
         mesh: the devices.
@@ -118,21 +99,13 @@ class Group:
         job: Job,
         clean: Baseline,
         chains: Chains,
-        number: int,
-        layers: Sequence[Layer],
-        touched: Sequence[str],
-        perturbations: Sequence[tuple[Perturbation, int]],
-        images: int,
-        seeds: int,
+        item: WorkItem,
         segmented: bool,
         plan: BatchPlan | None = None,
     ) -> None:
-        self.job, self.clean, self.number, self.layers = job, clean, number, layers
-        self.perturbations = [
-            each for each in job.perturbations if each.touched(layers) == tuple(touched)
-        ]
-        spec = job.spec
-        self._chains, self._touched = chains, tuple(touched)
+        self.job, self.clean, self.item, self._chains = job, clean, item, chains
+        spec, layers, touched = job.spec, item.layers, item.touched
+        perturbations = [each for each in job.perturbations if each.touched(layers) == touched]
         params = job.network.params
         leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
         how = {"segmented": plan.segmented if plan else segmented, "reformulate": clean.ordinary}
@@ -140,11 +113,11 @@ class Group:
             chains.route(touched, spec.block, **how),
             chains.route((), spec.block, **how),
             layers,
-            perturbations,
+            list(item.trials.items()),
             images=spec.images,
-            run=images,
+            run=item.images,
             batch=spec.block,
-            seeds=seeds,
+            seeds=item.seeds,
             segmented=segmented,
             machine=job.machine,
             options=job.options,
@@ -158,7 +131,7 @@ class Group:
             leaves = {leaf.path: leaf for layer in layers for leaf in layer.leaves}
             self.kernel = leaves[self.route.product.kernel]
         linear = self.kernel is not None and any(
-            is_linear(each, layers, self.kernel) for each in self.perturbations
+            is_linear(each, layers, self.kernel) for each in perturbations
         )
         self._damaged = self._on_devices(self.route, shares=linear)
         self._scoring = Scoring(
@@ -203,7 +176,7 @@ class Group:
         spec, plan = self.job.spec, self.plan
         held: dict[Images, _Data] = {}
         for task in tasks:
-            made = chunks(spec, plan, self.layers, self.kernel, task.trial_sets, self.mesh)
+            made = chunks(spec, plan, self.item.layers, self.kernel, task.trial_sets, self.mesh)
             for round in batches(made, plan.steps_per_round):
                 for images in self._images(task):
                     data = held.get(images) or self._data(self._damaged, images)
@@ -250,7 +223,7 @@ class Group:
         with self._making_plain:
             if self._plain is None:
                 how = {"segmented": self.plan.segmented, "reformulate": False}
-                route = self._chains.route(self._touched, self.plan.images_per_step, **how)
+                route = self._chains.route(self.item.touched, self.plan.images_per_step, **how)
                 self._plain = self._on_devices(route, shares=False)
             plain, data = self._plain, self._plain_data.get(images)
             if data is None:

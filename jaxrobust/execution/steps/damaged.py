@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxrobust.execution.chain import Chain, Images
-from jaxrobust.execution.programs import Shared, piece_program, sharing_program
+from jaxrobust.execution.steps.chain import Chain, Images
+from jaxrobust.execution.steps.programs import Shared, piece_program, sharing_program
 from jaxrobust.perturbations.linear import Affine, PerUnit
 from jaxrobust.program.route import Route
 from jaxrobust.program.segments import Piece

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 
 from jaxrobust.design.specification import Specification
 from jaxrobust.design.trials import Trial, TrialSet, batches
-from jaxrobust.execution.ordinary import overlaps
 from jaxrobust.execution.plan import BatchPlan
+from jaxrobust.execution.steps.ordinary import overlaps
 from jaxrobust.layers import Layer, Leaf
 from jaxrobust.perturbations import LinearDamage, Perturbation, damage, draw, linear_damage
 from jaxrobust.perturbations.linear import Overlaps

@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrobust.execution.job import Job
-from jaxrobust.execution.programs import derivation_program, piece_program
 from jaxrobust.execution.routes import route_of
+from jaxrobust.execution.steps.programs import derivation_program, piece_program
 from jaxrobust.program.jaxprs import needed
 from jaxrobust.program.route import Route
 from jaxrobust.program.segments import Cut, Piece

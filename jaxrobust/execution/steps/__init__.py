@@ -1,0 +1,1 @@
+"""The steps of one work item on its devices: which programs, on what, in which order."""
