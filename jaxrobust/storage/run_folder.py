@@ -144,7 +144,7 @@ def write_run(folder: Path, result: xarray.Dataset, record: Mapping[str, Any]) -
     # In memory first: HDF5 does not survive a disk that is full.
     content = {"results.nc": bytes(result.to_netcdf(engine="h5netcdf", encoding=packed))}
     trials = sum_blocks(result).drop_dims(["image", "byte"], errors="ignore")
-    for name in [name for name in trials.data_vars if "bin" in trials[name].dims]:
+    for name in [str(name) for name in trials.data_vars if "bin" in trials[name].dims]:
         bins = {f"{name}_{i + 1}": trials[name].isel(bin=i) for i in range(trials.sizes["bin"])}
         trials = trials.drop_vars(name).assign(bins)
     trials = trials.drop_vars([n for n in trials.data_vars if "seed" not in trials[n].dims])

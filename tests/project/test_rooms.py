@@ -150,7 +150,7 @@ def test_a_circle_is_named(tmp_path: Path):
     assert set(circle(imports_between_modules(package))) == {"house.a", "house.b", "house.c"}
 
 
-@pytest.mark.parametrize("top", ["jaxrobust", "scripts"])
+@pytest.mark.parametrize("top", ["jaxrobust", "scripts", "tests"])
 def test_no_folder_is_crowded(top: str):
     folders = [PACKAGE.parent / top, *(PACKAGE.parent / top).rglob("*/")]
     sizes = {str(folder): sum(1 for _ in folder.glob("*.py")) for folder in folders}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from jaxrobust.execution.baseline.checks import alike, small_batch
@@ -14,7 +15,7 @@ from jaxrobust.execution.steps.chain import Chain
 from jaxrobust.network import Network
 from jaxrobust.perturbations.linear import RANGE
 from jaxrobust.program.rounding import PrecisionMode
-from jaxrobust.runtime.meshes import mesh_of
+from jaxrobust.runtime.meshes import mesh_of, shared_by_trials
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -46,7 +47,8 @@ def forward(
     """
     how = {"segmented": segmented, "reformulate": not plain, "precision": precision}
     cut = cut_of(network, size, platform=device.platform, **how)
-    chain = Chain(cut, network.params, mesh_of((device,), 1))
+    mesh = mesh_of((device,), 1)
+    chain = Chain(cut, shared_by_trials(jax.tree.leaves(network.params), mesh), mesh)
     return chain.logits, not cut.inexact
 
 

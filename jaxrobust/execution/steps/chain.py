@@ -36,6 +36,7 @@ class Chains:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._chains: dict[tuple[Cut, Mesh], Chain] = {}
+        self._leaves: dict[Mesh, list[Array]] = {}
 
     def route(
         self, touched: Sequence[str], images: int, *, segmented: bool, reformulate: bool
@@ -64,7 +65,10 @@ class Chains:
     def chain(self, cut: Cut, mesh: Mesh) -> Chain:
         """The network on a mesh."""
         if (cut, mesh) not in self._chains:
-            self._chains[cut, mesh] = Chain(cut, self._job.network.params, mesh, self._inputs)
+            if mesh not in self._leaves:
+                leaves = jax.tree.leaves(self._job.network.params)
+                self._leaves[mesh] = shared_by_trials(leaves, mesh)
+            self._chains[cut, mesh] = Chain(cut, self._leaves[mesh], mesh, self._inputs)
         return self._chains[cut, mesh]
 
     def _inputs(self, images: Images, size: int, mesh: Mesh) -> Array:
@@ -81,7 +85,7 @@ class Chain:
 
     Args:
         cut: the network, for the images of one device in one step.
-        params: its parameters, on all devices.
+        leaves: of its parameters, as `shared_by_trials` gives them.
         mesh: the devices.
         inputs_of: gives the inputs for some images, so many on each device of a mesh; None for a
             chain that only gives logits.
@@ -90,14 +94,17 @@ class Chain:
     def __init__(
         self,
         cut: Cut,
-        params: Any,
+        leaves: Sequence[Array],
         mesh: Mesh,
         inputs_of: Callable[[Images, int, Mesh], Array] | None = None,
     ) -> None:
         self.cut, self.mesh, self._inputs_of = cut, mesh, inputs_of
-        leaves = dict(zip(cut.program.parameters, jax.tree.leaves(params), strict=True))
-        leaves |= cut.program.constants
-        self._leaves = dict(zip(leaves, shared_by_trials(list(leaves.values()), mesh), strict=True))
+        constants = cut.program.constants
+        shared = shared_by_trials(list(constants.values()), mesh)
+        self._leaves = {
+            **dict(zip(cut.program.parameters, leaves, strict=True)),
+            **dict(zip(constants, shared, strict=True)),
+        }
         self._size = cut.program.shapes[cut.program.images].shape[0]
         self._derived: dict[int, Any] = {}
         self._held: dict[Images, dict[int, Array]] = {}

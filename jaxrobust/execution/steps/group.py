@@ -170,6 +170,7 @@ class Group:
                 yield sums.result()
         finally:
             pool.shutdown(cancel_futures=True)
+            self._plain_data.clear()
 
     def _work(self, tasks: Iterable[Task]) -> Iterator[tuple[Chunk, Step, _Data, Any]]:
         """Every step, with the images that it looks at and what its chunk was multiplied to."""
