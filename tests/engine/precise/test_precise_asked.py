@@ -25,9 +25,9 @@ CELLS: dict[str, Any] = dict(
 @pytest.mark.parametrize(
     ("metric", "half_width", "words"),
     [
-        ("loss", 0.05, "±0.05 nats (loss)"),
-        ("changed", 0.05, "±5 % (changed predictions)"),
-        ("brier", 0.05, "±0.05 (Brier score)"),
+        ("loss", 0.02, "±0.02 nats (loss)"),
+        ("changed", 0.02, "±2 % (changed predictions)"),
+        ("brier", 0.02, "±0.02 (Brier score)"),
     ],
 )
 def test_any_mean_metric_can_be_known_to_a_precision(
@@ -42,9 +42,7 @@ def test_any_mean_metric_can_be_known_to_a_precision(
     cells = jr.accuracy(result, metric)
     assert result.attrs["finished"] == 1 and cells.met.all()
     assert (cells.half_width <= half_width).all() and "met" not in jr.accuracy(result)
-    assert (cells.sel(strength=[0.2, 0.6]).seeds > FEWEST).any() and (
-        cells.sel(strength=[0.2, 0.6]).seeds < 400
-    ).all()
+    assert (cells.sel(strength=[0.2, 0.6]).seeds > FEWEST).any()
     many = jr.accuracy(jr.sweep(net, source, **CELLS, seeds=400), metric)
     assert (np.abs(cells["mean"] - many["mean"]) <= 2 * half_width).all()
     assert cell_rows(result)["metric"].unique().tolist() == [metric]

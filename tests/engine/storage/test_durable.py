@@ -50,7 +50,7 @@ def test_a_finished_sweep_gives_its_result_at_once(
 ) -> None:
     before = (whole / "sweep.json").read_bytes()
     monkeypatch.setattr("jaxrobust.execution.images.Images.decode", None)
-    monkeypatch.setattr(sys.modules["jaxrobust.sweeps"], "Runner", None)
+    monkeypatch.setattr(sys.modules["jaxrobust.sweeps"], "Executor", None)
     for blocks in (False, True):
         result = sweep(net, source, whole, blocks=blocks)
         assert result.identical(jr.open_run(whole, blocks=blocks))
