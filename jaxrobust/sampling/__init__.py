@@ -2,16 +2,16 @@
 
 Statistics on arrays, with numpy and scipy alone.
 
-The estimand is the mean over damage draws of accuracy on the given images. The seed is the only
+The estimand is the mean over damage draws of a metric on the given images. The seed is the only
 unit of replication: each looks at its own few blocks, and the interval is Student's over seeds.
 For one group of layers, cells [perturbations, strengths] and a half-width that is asked for:
 
     seeds, blocks = pilot(len(images), root)                   # at most 2 blocks of each seed
-    parts = variance_parts(hits [..., seeds, blocks], images, clean, seeds, blocks)
+    parts = variance_parts(means [..., seeds, blocks], clean means, images, seeds, blocks)
     k = blocks_per_seed(parts, costs, images, half_width)      # settled for good
     shown, n = block_schedule(len(images), k, many, root), FEWEST for every cell
     loop: run what is lacking: seeds below n on their rows of `shown`
-        found = estimate(hits summed over each seed's row, images, clean, undamaged, n, half_width)
+        found = estimate(sums over each seed's row, their images, luck, n, half_width)
         if found.met is everywhere true, or time is up: end
         n = where(found.met, n, next_seeds(n))                 # 32, 48, 72, 108, …
 

@@ -7,12 +7,18 @@ import functools
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarking.measurements import measure, measure_precision, measure_saving
-from benchmarking.table import precision_table, saving_table, table
-from benchmarking.workloads import FULL, PRECISE, QUICK
+from benchmarking.measurements import (
+    measure,
+    measure_first_run,
+    measure_precision,
+    measure_saving,
+)
+from benchmarking.table import first_run_table, precision_table, saving_table, table
+from benchmarking.workloads import FIRST_RUNS, FULL, PRECISE, QUICK
 
 PRECISION = "float32 at full precision for all (TF32 off)"
 EPILOG = """
@@ -28,6 +34,9 @@ PyTorch, other trials where only some are measured, so only nearly equal.
 
 --saving times the same sweep without and with a run folder, in turn, and how long it is held up by
 a save of its counts and of 100 MiB of them.
+
+--first-run gives the CPU seconds of whole processes: a sweep with an empty cache, the same one
+again with what the first left there, and the same trials in a plain loop in JAX.
 
 --precision 0.02 runs a sweep until every cell is known to ±0.02. Its seeds' spread tells how many
 seeds the worst cell needs in the fixed design, every image for every seed, and that design's time
@@ -54,6 +63,11 @@ def main() -> None:
         "--saving", action="store_true", help="what a run folder costs (default: alexnet-glyphs)"
     )
     parser.add_argument(
+        "--first-run",
+        action="store_true",
+        help=f"what first sweeps cost, compilation included, of {', '.join(FIRST_RUNS)}",
+    )
+    parser.add_argument(
         "--precision",
         type=float,
         metavar="HALF-WIDTH",
@@ -61,11 +75,20 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
-    known = QUICK if arguments.quick else PRECISE if arguments.precision else FULL
+    known: Mapping[str, Any] = FULL
+    for asked, others in (
+        (arguments.quick, QUICK),
+        (arguments.precision, PRECISE),
+        (arguments.first_run, FIRST_RUNS),
+    ):
+        known = others if asked else known
     names = arguments.workloads or (["alexnet-glyphs"] if arguments.saving else list(known))
-    measured_by, shown_by = measure, table
+    measured_by: Any = measure
+    shown_by: Any = table
     if arguments.saving:
         measured_by, shown_by = measure_saving, saving_table
+    if arguments.first_run:
+        measured_by, shown_by = measure_first_run, first_run_table
     if arguments.precision:
         measured_by = functools.partial(measure_precision, half_width=arguments.precision)
         shown_by = precision_table

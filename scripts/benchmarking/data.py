@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import jaxrobust as jr
+from benchmarking.facts import facts
 from benchmarking.workloads import IMAGES, WEIGHTS
 from jaxrobust.layers import leaf_paths
 from jaxrobust.network import Network
@@ -35,15 +36,24 @@ _PATCHES = 8
 
 def network(name: str, folder: Path) -> Network:
     """A network of the zoo with the weights that were written to the folder."""
-    params: dict[str, Any] = {}
     with np.load(folder / WEIGHTS) as weights:
-        for path, array in weights.items():
-            *parents, leaf = path.split("/")
-            place = params
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[leaf] = array
+        return _built(lookup(name).blueprint, dict(weights))
+
+
+def random_network(name: str) -> Network:
+    """A network of the zoo with random weights."""
     blueprint = lookup(name).blueprint
+    return _built(blueprint, random_weights(blueprint))
+
+
+def _built(blueprint: Blueprint, weights: Mapping[str, np.ndarray]) -> Network:
+    params: dict[str, Any] = {}
+    for path, array in weights.items():
+        *parents, leaf = path.split("/")
+        place = params
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = array
     # The images have the size that the network takes.
     preprocessing = replace(blueprint.preprocessing, mode="none", resize=None)
     return replace(blueprint, preprocessing=preprocessing).network(params)
@@ -98,10 +108,7 @@ def prepare(name: str, count: int, folder: Path) -> None:
 def main() -> None:
     name, count, folder = sys.argv[1:]
     prepare(name, int(count), Path(folder))
-    device = jax.devices()[0]
-    versions = {package: version(package) for package in ("jax", "jaxlib", "flax")}
-    facts = {"device": device.device_kind, "platform": device.platform, "versions": versions}
-    print(json.dumps(facts))
+    print(json.dumps(facts()))
 
 
 if __name__ == "__main__":

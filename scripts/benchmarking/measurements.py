@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarking.figures import figures
-from benchmarking.processes import Worker, prepared, say
-from benchmarking.workloads import Workload
+from benchmarking.processes import Worker, answer_of, prepared, say
+from benchmarking.workloads import FirstRun, Workload
 
 CONTENDERS = ("pytorch", "pytorch_careful", "jax_loop", "jaxrobust")
 
@@ -69,6 +70,21 @@ def measure_saving(
             "saves": worker.call("finish")["saves"],
         }
         return found, facts
+
+
+def measure_first_run(
+    name: str, run: FirstRun, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A sweep with an empty cache, the same with what the first one left there, and a loop."""
+    answers: dict[str, list[dict[str, Any]]] = {"first": [], "second": [], "loop": []}
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            for each, how in (("first", "sweep"), ("second", "sweep"), ("loop", "loop")):
+                found = answer_of("benchmarking.first_run", name, how, JAXROBUST_CACHE=cache)
+                answers[each].append(found)
+                seconds = found["cpu_seconds"]
+                say(f"{name}: round {number + 1} of {rounds}, {each}: {seconds:.1f} CPU s")
+    return answers, answer_of("benchmarking.facts")
 
 
 def measure_precision(

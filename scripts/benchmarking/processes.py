@@ -20,6 +20,20 @@ BEGAN = time.perf_counter()
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 
+def answer_of(module: str, *arguments: str, **environment: str) -> dict[str, Any]:
+    """Runs a module in a process of its own, whose last line of output is JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **environment},
+        cwd=SCRIPTS,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{module} {' '.join(arguments)} failed; the lines above say why")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 class Worker:
     """A contender's process, asked over its standard input and output."""
 
@@ -61,17 +75,8 @@ def say(text: str) -> None:
 
 def prepare(workload: Workload, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """Has weights and images written; returns facts about JAX and its device."""
-    command = [sys.executable, "-m", "benchmarking.data", workload.network, str(workload.images)]
-    done = subprocess.run(
-        [*command, folder],
-        env={**os.environ, **environment},
-        cwd=SCRIPTS,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit("the networks and images cannot be made; the lines above say why")
-    return json.loads(done.stdout)
+    arguments = (workload.network, str(workload.images), str(folder))
+    return answer_of("benchmarking.data", *arguments, **environment)
 
 
 @contextmanager

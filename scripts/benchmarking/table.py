@@ -122,6 +122,24 @@ def saving_table(name: str, title: str, figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def first_run_table(name: str, title: str, figures: dict[str, Any]) -> str:
+    """What a first and a second sweep cost, and a loop; as `table`."""
+    rows = [("", "CPU s", "memory")]
+    for label, each in (
+        ("first sweep, empty cache", "first"),
+        ("second sweep", "second"),
+        ("plain loop in JAX", "loop"),
+    ):
+        seconds = [answer["cpu_seconds"] for answer in figures[each]]
+        peak = max(answer["peak_bytes"] for answer in figures[each])
+        rows.append((label, f"{statistics.median(seconds):.1f}", _gib(peak)))
+    lines = aligned(rows).splitlines()
+    trials = f"{figures['first'][0]['trials']} trials"
+    return "\n".join(
+        [f"{name}: {title}, {trials}", *(textwrap.indent(each, "  ") for each in lines)]
+    )
+
+
 def precision_table(name: str, title: str, figures: dict[str, Any]) -> str:
     """A sweep to a precision against fixed designs, as text.
 

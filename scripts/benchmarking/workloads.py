@@ -67,6 +67,37 @@ class Workload:
         ]
 
 
+@dataclass(frozen=True)
+class FirstRun:
+    """A sweep whose first run, in a process of its own, is measured: all layers, one seed.
+
+    Attributes:
+        network: a name of the zoo.
+        images: how many, in one block.
+        perturbations, strengths: as for `jaxrobust.sweep`.
+    """
+
+    network: str
+    images: int
+    perturbations: tuple[str, ...] = ("weight_noise",)
+    strengths: tuple[str, ...] = ("0.5",)
+
+    @property
+    def title(self) -> str:
+        return (
+            f"all layers × {len(self.perturbations)} perturbations × {len(self.strengths)} "
+            f"strengths × 1 seed × {self.images} images"
+        )
+
+
+FIRST_RUNS = {
+    "resnet18": FirstRun("resnet18", 16),
+    "resnet50": FirstRun("resnet50", 16),
+    "squeezenet": FirstRun("squeezenet1_1", 64, PERTURBATIONS, ("0.3", "0.6")),
+    "tiny-vit": FirstRun("tiny-vit", 100, PERTURBATIONS, ("0.3", "0.6", "0.9")),
+}
+
+
 def batch_sizes(images: int) -> list[int]:
     """Batch sizes to try: the largest divisors of the number of images up to 16, 64 and 256."""
     divisors = [size for size in range(1, images + 1) if images % size == 0]

@@ -228,3 +228,23 @@ def test_what_a_precision_saves(tmp_path: Path):
         trials = one["fixed_seeds"] * len(PERTURBATIONS) * len(SMALL.strengths)
         assert one["fixed_trials"] == trials
         assert one["fixed_trial_images"] == trials * SMALL.images
+
+
+@pytest.mark.slow
+def test_what_a_first_run_costs(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = [sys.executable, ROOT / "scripts" / "benchmark", "tiny-vit", "--first-run"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--json", report], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(report.read_text())["workloads"]["tiny-vit"]
+    # Patches, four layers in each of three blocks, head; three perturbations, three strengths.
+    assert {each: own[0]["trials"] for each, own in figures.items()} == {
+        "first": 14 * 9,
+        "second": 14 * 9,
+        "loop": 14 * 9,
+    }
+    assert all(own[0]["cpu_seconds"] > 0 and own[0]["peak_bytes"] > 0 for own in figures.values())
+    for row in ("first sweep, empty cache", "second sweep", "plain loop in JAX"):
+        assert row in done.stdout
