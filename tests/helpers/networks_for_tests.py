@@ -220,9 +220,9 @@ def wide() -> Network:
         return _dense(x.mean((1, 2)), params["fc"])
 
     params = {
-        "conv1": _layer(23, 3, 3, 3, 32),
-        "conv2": _layer(24, 3, 3, 32, 40),
-        "fc": _layer(25, 40, CLASSES),
+        "conv1": _layer(23, 3, 3, 3, 100),
+        "conv2": _layer(24, 3, 3, 100, 112),
+        "fc": _layer(25, 112, CLASSES),
     }
     return _pure(apply, params, "wide")
 

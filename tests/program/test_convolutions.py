@@ -47,15 +47,15 @@ def program_of(stride: int, padding: Any, images: Any, kernel: Any, **options: A
 
 
 REWRITTEN = {
-    "3×3": (1, ((1, 1), (1, 1)), (2, 9, 8, 32), (3, 3, 32, 33)),
+    "3×3": (1, ((1, 1), (1, 1)), (2, 9, 8, 96), (3, 3, 96, 128)),
     "3×3, many channels on a large map": (1, ((1, 1), (1, 1)), (1, 60, 60, 256), (3, 3, 256, 256)),
     "few outputs of 3 channels": (2, ((2, 1), (0, 2)), (2, 11, 10, 3), (5, 5, 3, 24)),
 }
 LEFT_ALONE = {
-    "stride": (2, ((1, 1), (1, 1)), (2, 9, 8, 32), (3, 3, 32, 32)),
-    "few channels": (1, ((1, 1), (1, 1)), (2, 9, 8, 8), (3, 3, 8, 32)),
-    "large map": (1, ((1, 1), (1, 1)), (1, 60, 60, 32), (3, 3, 32, 32)),
-    "5×5": (1, ((2, 2), (2, 2)), (2, 9, 8, 32), (5, 5, 32, 32)),
+    "stride": (2, ((1, 1), (1, 1)), (2, 9, 8, 128), (3, 3, 128, 128)),
+    "few channels": (1, ((1, 1), (1, 1)), (2, 9, 8, 48), (3, 3, 48, 256)),
+    "large map": (1, ((1, 1), (1, 1)), (1, 60, 60, 128), (3, 3, 128, 128)),
+    "5×5": (1, ((2, 2), (2, 2)), (2, 9, 8, 128), (5, 5, 128, 128)),
     "one channel": (1, ((2, 2), (2, 2)), (2, 9, 8, 1), (5, 5, 1, 20)),
 }
 
@@ -89,13 +89,13 @@ def test_what_would_not_be_faster_is_left_alone(case: str) -> None:
     "options", [{"rhs_dilation": (2, 2)}, {"lhs_dilation": (2, 2)}, {"feature_group_count": 2}]
 )
 def test_dilated_and_grouped_convolutions_are_left_alone(options: dict[str, Any]) -> None:
-    x, w = arrays((2, 9, 8, 64), (3, 3, 64 // options.get("feature_group_count", 1), 64))
+    x, w = arrays((2, 9, 8, 256), (3, 3, 256 // options.get("feature_group_count", 1), 256))
     program = program_of(1, ((1, 1), (1, 1)), x, w, **options)
     assert all(faster(equation, program) is None for equation in program.equations)
 
 
 def test_half_precision_is_left_alone() -> None:
-    x, w = (array.astype(jnp.bfloat16) for array in arrays((2, 9, 8, 32), (3, 3, 32, 32)))
+    x, w = (array.astype(jnp.bfloat16) for array in arrays((2, 9, 8, 128), (3, 3, 128, 128)))
     program = program_of(1, ((1, 1), (1, 1)), x, w)
     (equation,) = program.equations
     assert isinstance(equation, Equation) and faster(equation, program) is None

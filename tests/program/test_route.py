@@ -53,7 +53,7 @@ RESIDUALS = {
         "fc": [(4,)],
     },
     "linen": {"conv1": [(8, 8, 3)], "norm1": [(4, 4, 5)], "fc": [(5,)]},
-    "wide": {"conv1": [(8, 8, 3)], "conv2": [(7, 8, 32)], "fc": [(40,)]},
+    "wide": {"conv1": [(8, 8, 3)], "conv2": [(7, 8, 100)], "fc": [(112,)]},
 }
 # Layers whose kernel enters exactly one product.
 SHARED = {

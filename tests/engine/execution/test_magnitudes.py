@@ -14,7 +14,7 @@ import jaxrobust as jr
 from jaxrobust.perturbations import REGISTRY
 from jaxrobust.perturbations.linear import Affine, Overlaps, PerUnit
 
-SIDE, CLASSES, WIDTH, IMAGES = 10, 6, 32, 40
+SIDE, CLASSES, WIDTH, IMAGES = 10, 6, 100, 40
 SPECIAL = [0.0, 1e-40, 1e-30, 1e4, 1e12, -1e25, 3e38, np.inf, -np.inf, np.nan]
 PLAIN = jr.Options(hoist=False, share=False)
 
@@ -39,7 +39,7 @@ def _apply(params: Any, images: Array, normalised: bool) -> Array:
 
 
 def network(normalised: bool = False) -> jr.Network:
-    """Two 3×3 convolutions of 32 channels, which a CPU computes by Winograd's filtering."""
+    """Two 3×3 convolutions of 100 channels, which a CPU computes by Winograd's filtering."""
     random = np.random.default_rng(5)
 
     def layer(*shape: int) -> dict[str, Array]:
