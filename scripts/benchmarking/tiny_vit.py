@@ -33,7 +33,7 @@ def tiny_vit() -> jr.Network:
             "down": dense(2 * WIDTH, WIDTH),
         }
     params |= {"norm": norm, "head": dense(WIDTH, CLASSES)}
-    preprocessing = jr.Preprocessing(resize=SIDE, size=(SIDE, SIDE), mean=(128,) * 3, std=(64,) * 3)
+    preprocessing = jr.Preprocessing((SIDE, SIDE), mean=(128.0,), std=(64.0,))
     return jr.Network(_apply, params, name="tiny-vit", preprocessing=preprocessing)
 
 
