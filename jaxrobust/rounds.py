@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrobust.design.trials import TrialSet
 from jaxrobust.execution.executor import Executor
-from jaxrobust.execution.items import all_items
+from jaxrobust.execution.items import wanted_by, work_items
 from jaxrobust.execution.profile import operations_of_trials
 from jaxrobust.execution.run import run_trials
 from jaxrobust.ground.errors import SpecificationError
@@ -104,7 +104,7 @@ def _next_seeds(progress: SweepProgress, rule: UntilHalfWidth) -> list[Any]:
     sums = SeedSums.of_progress(progress.arrays, progress.record, progress.metrics[rule.metric])
     found = sums.estimate(rule.half_width)
     unknowable = ~np.isfinite(found.half_width) & (found.seeds >= FEWEST)
-    enough = found.met | sums.exact | unknowable | (seeds == 0)
+    enough = found.met | unknowable | (seeds == 0)
     return np.where(enough, seeds, next_seeds(seeds)).tolist()
 
 
@@ -160,9 +160,11 @@ def costs_of(executor: Executor, layer: int) -> Costs:
     trial_sets = [
         each for each in TrialSet.of(job.spec, job.perturbations) if each.perturbation.draw
     ]
-    for item in all_items(job.network, job.spec, trial_sets):
-        if item.number != layer:
-            continue
+    # One block for each seed of that layer: as long a run of images as most trials will see.
+    lacking = wanted_by(job.spec, trial_sets, FEWEST)
+    lacking[..., 1:] = lacking[:, np.arange(lacking.shape[1]) != layer] = False
+    complete = np.zeros(lacking.shape[:-1], bool)
+    for item in work_items(job.network, job.spec, trial_sets, lacking, complete):
         work, model = executor.work_of(item), executor.profile(item, _SECONDS_OF_PROFILE)
         for each in item.trial_sets:
             name, columns = each.perturbation.name, len(each.columns)

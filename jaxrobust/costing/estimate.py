@@ -116,7 +116,7 @@ def plan(
         TargetEstimate(
             layers=each.target.item.name,
             trials=each.trials,
-            operations=each.operations(),
+            operations=each.operations,
             seconds=seconds_of(each, model),
             timed=timed,
             trials_per_step=each.plan.trials_per_step,
@@ -171,7 +171,7 @@ def _decode(request: SweepRequest) -> tuple[Images, float]:
 
 
 def _operations(work: Sequence[Work], timing: Timing, images: int) -> float:
-    return timing.undamaged.operations * images + sum(each.operations() for each in work)
+    return timing.undamaged.operations * images + sum(each.operations for each in work)
 
 
 def _doubled(work: Sequence[Work], timing: Timing, images: int) -> dict[str, tuple[float, float]]:

@@ -90,7 +90,7 @@ def _most_first(work: Sequence[Work]) -> list[int]:
     def cost(number: int) -> float:
         each = work[number]
         made = each.trials * each.target.item.leaf_bytes
-        return each.operations() + _OPERATIONS_PER_BYTE * made
+        return each.operations + _OPERATIONS_PER_BYTE * made
 
     return sorted(range(len(work)), key=cost, reverse=True)
 

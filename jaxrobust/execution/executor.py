@@ -91,11 +91,13 @@ class Executor:
         }
 
     def work_of(self, item: WorkItem) -> Work:
-        """What a work item computes, and how it would be run, each trial on all images."""
+        """What a work item computes, each trial on all images, and how it is or would be run."""
         job = self.job
         how = (job.options, job.machine, self.segmented)
         target = Target.of(job.network, job.spec, item, *how)
-        return Work.of(target, item.trial_sets, job.spec.images)
+        work = Work.of(target, item.trial_sets, job.spec.images, item.images)
+        group = self._groups.get((item.number, item.touched))
+        return work if group is None else replace(work, plan=group.plan)
 
     def profile(self, item: WorkItem, seconds: float) -> CostModel:
         """Measures what the trials of a work item cost, on a few of its steps.

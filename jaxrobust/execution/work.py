@@ -131,15 +131,24 @@ class Work:
     plan: BatchPlan
 
     @staticmethod
-    def of(target: Target, trial_sets: Sequence[TrialSet], images: int) -> Work:
-        """Plans some trials of a target."""
+    def of(
+        target: Target, trial_sets: Sequence[TrialSet], images: int, run: int | None = None
+    ) -> Work:
+        """Plans some trials of a target.
+
+        Args:
+            target: what they damage.
+            trial_sets: the trials.
+            images: that the sweep has.
+            run: how many consecutive ones trials usually look at; all by default.
+        """
         plan = plan_batches(
             target.parts,
             target.whole,
             target.item.layers,
             [(each.perturbation, len(each.trials)) for each in trial_sets],
             images=images,
-            run=images,
+            run=images if run is None else run,
             batch=target.batch,
             seeds=max(each.seeds for each in trial_sets),
             segmented=target.segmented,
@@ -160,9 +169,10 @@ class Work:
             return 1
         return -(-sum(map(self._chunks, self.trial_sets)) // self.plan.steps_per_round)
 
-    def operations(self, passes: int | None = None) -> float:
+    @property
+    def operations(self) -> float:
         """In convolutions and matrix products, 2 for a multiply-add, padding not counted."""
-        shared = (self.passes if passes is None else passes) * self.target.prefix_operations
+        shared = self.passes * self.target.prefix_operations
         return self.images * (shared + self.target.trial_operations(self.trial_sets))
 
     def drawn(self, each: TrialSet) -> int:

@@ -173,20 +173,19 @@ def _precise_accuracy(summed: xarray.Dataset, metric: str, confidence: float) ->
     info = SweepInfo.of(summed)
     own = SeedSums.of_result(summed, metric)
     target = info.half_width or 0.0  # which a sweep to a precision always has
-    found, exact = own.estimate(target, confidence), own.exact
+    found = own.estimate(target, confidence)
     cells = dict(
         mean=found.mean,
-        # Without random draws, or damage, one trial on all images is all that there is to know.
-        low=np.where(exact, found.mean, found.low),
-        high=np.where(exact, found.mean, found.high),
+        low=found.low,
+        high=found.high,
         std=seed_interval(per_image(summed, metric).values, confidence)[3],
         seeds=found.seeds,
-        half_width=np.where(exact, 0.0, found.half_width),
+        half_width=found.half_width,
         images=own.seen.max(-1),
         trial_images=own.seen.sum(-1),
     )
     if metric == info.half_width_metric:
-        cells["met"] = own.estimate(target).met | exact
+        cells["met"] = own.estimate(target).met
     return xarray.Dataset(
         {name: (DIMENSIONS[:3], value) for name, value in cells.items()},
         coords={name: summed.coords[name] for name in DIMENSIONS[:3]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,10 +75,20 @@ class SeedSums:
         )
 
     def estimate(self, target: float, confidence: float = 0.95) -> Estimate:
-        """What is known of each cell: see `jaxrobust.sampling.estimate`."""
+        """What is known of each cell: see `jaxrobust.sampling.estimate`.
+
+        Without random draws, or damage, one trial on all images is all that there is to know.
+        """
         bounds = (self.metric.low, self.metric.high)
         seeds = (self.seen > 0).sum(-1)
-        return estimate(self.sums, self.images, self.luck, seeds, target, confidence, bounds)
+        found = estimate(self.sums, self.images, self.luck, seeds, target, confidence, bounds)
+        return replace(
+            found,
+            low=np.where(self.exact, found.mean, found.low),
+            high=np.where(self.exact, found.mean, found.high),
+            half_width=np.where(self.exact, 0.0, found.half_width),
+            met=found.met | self.exact,
+        )
 
 
 def _needed(metric: Metric) -> list[str]:
