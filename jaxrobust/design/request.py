@@ -23,7 +23,7 @@ from jaxrobust.design.specification import (
     resolve_strengths,
     specify,
 )
-from jaxrobust.ground.errors import SpecificationError, unknown
+from jaxrobust.ground.errors import SpecificationError
 from jaxrobust.ground.text import printable
 from jaxrobust.layers import Selector
 from jaxrobust.metrics import Metric, Wanted, always, resolve
@@ -130,12 +130,15 @@ def sampling_rule(
         ):
             if value != usual:
                 raise SpecificationError(
-                    f"{name} {value} without precision: it is for sweeps to a precision"
+                    f"{name} {value} without precision: give the precision, too, or leave this out"
                 )
         return FixedSeeds(_SEEDS if seeds is None else seeds)
     measured = {each.name: each for each in (*always(), *resolve(metrics).values())}
     if precision_metric not in measured:
-        raise SpecificationError(unknown("precision_metric", precision_metric, measured))
+        raise SpecificationError(
+            f"precision_metric {precision_metric!r} is not measured, only {', '.join(measured)}: "
+            "name it in metrics, too"
+        )
     _check_half_width(precision, measured[precision_metric])
     if seeds is not None:
         raise SpecificationError(
@@ -150,12 +153,12 @@ def sampling_rule(
 def _check_half_width(precision: Any, metric: Metric) -> None:
     if not metric.is_mean:
         raise SpecificationError(
-            f"precision_metric {metric.name!r} is no mean over images: its interval is not known "
-            "while a sweep runs"
+            f"precision_metric {metric.name!r} is no mean over images, as a precision needs: "
+            "take another metric"
         )
     most = (metric.high - metric.low) / 2
     if not (_is_number(precision) and 0 < precision < most):
-        between = f"between 0 and {most:g}" if math.isfinite(most) else "above 0"
+        between = f"between 0 and {most:g}" if math.isfinite(most) else "finite and above 0"
         raise SpecificationError(
             f"precision {precision!r}: the half-width of an interval of the mean {metric.label} is "
             f"needed, {between}"

@@ -71,9 +71,15 @@ def test_a_cell_with_a_value_that_is_not_finite_takes_no_more_seeds(
         (dict(precision=0), "precision 0: the half-width of an interval"),
         (dict(precision=0.7), "precision 0.7: the half-width of an interval"),
         (dict(precision="0.1"), "precision '0.1': the half-width of an interval"),
-        (dict(precision=None, max_seconds=5), "max_seconds 5 without precision: it is for sweeps"),
+        (
+            dict(precision=None, max_seconds=5),
+            "max_seconds 5 without precision: give the precision",
+        ),
         (dict(precision=None, precision_metric="loss"), "precision_metric loss without precision"),
-        (dict(precision_metric="brier"), "unknown precision_metric 'brier': possible: top1, top5"),
+        (
+            dict(precision_metric="brier"),
+            "precision_metric 'brier' is not measured, only top1, top5",
+        ),
         (
             dict(precision=-1, precision_metric="loss"),
             "precision -1: the half-width of an interval",
