@@ -85,8 +85,7 @@ def _run_round(
     progress.state.settle()
     late = False
     try:
-        state = progress.state
-        run_trials(executor, state, state.seeds, progress.plans, follower, progress.wanted)
+        run_trials(executor, progress.state, progress.plans, follower, progress.wanted)
     except _TimeIsUp:
         late = True
         for _ in follower.ends():

@@ -183,7 +183,7 @@ def sweep(
         for warning in progress.warnings:
             warnings.warn(warning, stacklevel=2)
         if executor and isinstance(sampling, FixedSeeds):
-            run_trials(executor, progress.state, sampling.seeds, progress.plans, follower)
+            run_trials(executor, progress.state, progress.plans, follower)
             progress.finished = True
         elif executor and isinstance(sampling, UntilHalfWidth):
             run_to_precision(executor, progress, sampling, deadline, follower, processes)

@@ -18,7 +18,6 @@ from jaxrobust.runtime.partition import Follower
 def run_trials(
     executor: Executor,
     state: State,
-    seeds: int,
     plans: Plans,
     follower: Follower,
     wanted: np.ndarray | None = None,
@@ -27,8 +26,8 @@ def run_trials(
 
     Args:
         executor: of the sweep.
-        state: what was counted before, which is not counted again.
-        seeds: how many the state has room for.
+        state: what was counted before, which is not counted again; it has room for the seeds that
+            are run.
         plans: of what was run before, which are followed as long as device and options are the
             same; those of other items are added.
         follower: told how far it has come; says which trials are run here.
@@ -39,11 +38,11 @@ def run_trials(
     if not state.clean["images"].any():
         state.clean.update(executor.clean.sums)
     trial_sets = [
-        replace(each, seeds=seeds if each.perturbation.draw else 1)
+        replace(each, seeds=state.seeds if each.perturbation.draw else 1)
         for each in TrialSet.of(job.spec, job.perturbations)
     ]
     _fill_identity(state, trial_sets)
-    exist = wanted_by(job.spec, trial_sets, seeds)
+    exist = wanted_by(job.spec, trial_sets, state.seeds)
     wanted = exist if wanted is None else exist & wanted
 
     state.rewind(wanted)

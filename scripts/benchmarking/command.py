@@ -77,8 +77,8 @@ def main() -> None:
     arguments = parser.parse_args()
     known: Mapping[str, Any] = FULL
     for asked, others in (
-        (arguments.quick, QUICK),
         (arguments.precision, PRECISE),
+        (arguments.quick, QUICK),
         (arguments.first_run, FIRST_RUNS),
     ):
         known = others if asked else known
